@@ -1,0 +1,2 @@
+//! The command `wsdirect`.
+fn main() {}

@@ -1,0 +1,12 @@
+//! The provider: a SAN service provider behind the dispatch table of Windows Sockets Direct.
+//!
+//! The layers, from the C boundary down; each imports only what stands below it (docs/architecture.md):
+//!
+//! * `exports`: every symbol of the shared library.
+//! * [`abi`]: what C sees; types and constants, no logic.
+//! * `spi`: the table's functions: pointers in, engine calls, error codes out.
+//! * `engine`: sockets, listeners, operations, registrations, progress; Rust names only.
+//! * `fabric`: what carries the bytes: `soft` (shared memory on one host), later verbs.
+#![deny(unsafe_code)]
+
+mod fabric;

@@ -1,0 +1,1 @@
+//! Stream sockets over a SAN provider table.
