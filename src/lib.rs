@@ -9,4 +9,14 @@
 //! * `fabric`: what carries the bytes: `soft` (shared memory on one host), later verbs.
 #![deny(unsafe_code)]
 
+// The published names break Rust's habits on purpose.
+#[allow(non_camel_case_types, non_snake_case, clippy::upper_case_acronyms)]
+pub mod abi;
+mod exports;
 mod fabric;
+
+pub use exports::{
+    WSAID_ARMCOMPLETION, WSAID_DEREGISTERMEMORY, WSAID_DEREGISTERRDMAMEMORY,
+    WSAID_MEMORYREGISTRATIONCACHECALLBACK, WSAID_RDMAREAD, WSAID_RDMAWRITE, WSAID_REGISTERMEMORY,
+    WSAID_REGISTERRDMAMEMORY,
+};

@@ -81,12 +81,28 @@ pub(crate) struct Caps {
 /// One operation to start.
 #[derive(Debug)]
 pub(crate) enum Post<'a> {
-    Send { op: OpId, pieces: &'a [Piece] },
-    Receive { op: OpId, pieces: &'a [Piece] },
+    Send {
+        op: OpId,
+        pieces: &'a [Piece],
+    },
+    Receive {
+        op: OpId,
+        pieces: &'a [Piece],
+    },
     /// Local pieces, gathered in order, to `offset` of the peer's region named by `remote`.
-    Write { op: OpId, pieces: &'a [Piece], remote: &'a [u8], offset: u64 },
+    Write {
+        op: OpId,
+        pieces: &'a [Piece],
+        remote: &'a [u8],
+        offset: u64,
+    },
     /// `offset` of the peer's region named by `remote`, into the local pieces in order.
-    Read { op: OpId, pieces: &'a [Piece], remote: &'a [u8], offset: u64 },
+    Read {
+        op: OpId,
+        pieces: &'a [Piece],
+        remote: &'a [u8],
+        offset: u64,
+    },
 }
 
 /// How an accepted post stands when `post` returns.
@@ -155,11 +171,17 @@ pub(crate) struct Completion {
 /// What happened at connection level. Drained by `Fabric::poll`.
 pub(crate) enum Event {
     /// Somebody asks to connect to a listener. Dropping the request refuses it.
-    Request { listener: Token, request: Box<dyn Request> },
+    Request {
+        listener: Token,
+        request: Box<dyn Request>,
+    },
     /// A connect has succeeded; its endpoint may now be posted to.
     Connected { endpoint: Token },
     /// A connect has failed; its endpoint is dead.
-    ConnectFailed { endpoint: Token, error: ConnectError },
+    ConnectFailed {
+        endpoint: Token,
+        error: ConnectError,
+    },
     /// An endpoint armed with `ArmFor::Progress` has something to poll. It is disarmed now.
     Ready { endpoint: Token },
     /// An endpoint ended; poll it for its flushed operations. Sent exactly once per connected
@@ -275,6 +297,7 @@ pub(crate) trait Endpoint: Send + Sync {
     /// # Safety
     /// The caller promises that the region stays mapped until `deregister` has succeeded or the
     /// endpoint is dropped, and that it is not used in conflict with the operations posted on it.
+    #[allow(unsafe_code)] // a promise of the caller
     unsafe fn register(&self, region: Region, access: Access) -> Result<Key, RegisterError>;
     fn deregister(&self, key: Key) -> Result<(), DeregisterError>;
     /// Lets the peer of this connection reach memory by RDMA and writes the descriptor that names
@@ -282,6 +305,7 @@ pub(crate) trait Endpoint: Send + Sync {
     ///
     /// # Safety
     /// As for `register`, until `conceal` has succeeded or the endpoint is dropped.
+    #[allow(unsafe_code)] // a promise of the caller
     unsafe fn expose(
         &self,
         region: Region,
