@@ -1,10 +1,12 @@
 //! The numbers: results, error codes, events, options, control codes, flags.
 //!
 //! Values are Windows'. Names that the host's own headers define otherwise carry the prefix `WSD_`.
+//! The types are spelled out because cbindgen drops a constant whose type is an alias; those that it
+//! cannot express stand in `cbindgen.toml`.
 
 use core::ffi::c_int;
 
-use super::base::{BOOL, DWORD, LONG, SOCKET, ULONG_PTR, WORD, WSAEVENT};
+use super::base::{BOOL, SOCKET, WSAEVENT};
 
 /// True.
 ///
@@ -19,15 +21,17 @@ pub const FALSE: BOOL = 0;
 /// cbindgen:ignore
 pub const INVALID_SOCKET: SOCKET = !0;
 /// What functions return that failed.
+///
+/// cbindgen:ignore
 pub const SOCKET_ERROR: c_int = -1;
 /// No event.
 ///
 /// cbindgen:ignore
 pub const WSA_INVALID_EVENT: WSAEVENT = core::ptr::null_mut();
 /// The version of the interface: 2.2.
-pub const WSP_VERSION: WORD = 0x0202;
+pub const WSP_VERSION: u16 = 0x0202;
 /// In WSAOVERLAPPED.Internal: not completed.
-pub const WSS_OPERATION_IN_PROGRESS: ULONG_PTR = 0x0000_0103;
+pub const WSS_OPERATION_IN_PROGRESS: usize = 0x0000_0103;
 
 // Error codes.
 /// Not a handle.
@@ -137,25 +141,25 @@ pub const WSANO_RECOVERY: c_int = 11_003;
 
 // Network events.
 /// Data can be read. Not on a SAN.
-pub const FD_READ: LONG = 0x01;
+pub const FD_READ: i32 = 0x01;
 /// Data can be written. Not on a SAN.
-pub const FD_WRITE: LONG = 0x02;
+pub const FD_WRITE: i32 = 0x02;
 /// Urgent data. Not on a SAN.
-pub const FD_OOB: LONG = 0x04;
+pub const FD_OOB: i32 = 0x04;
 /// A connection request waits.
-pub const FD_ACCEPT: LONG = 0x08;
+pub const FD_ACCEPT: i32 = 0x08;
 /// A connect has ended; its error code is in slot FD_CONNECT_BIT.
-pub const FD_CONNECT: LONG = 0x10;
+pub const FD_CONNECT: i32 = 0x10;
 /// The connection has ended. Not on a SAN.
-pub const FD_CLOSE: LONG = 0x20;
+pub const FD_CLOSE: i32 = 0x20;
 /// Quality of service changed. Not on a SAN.
-pub const FD_QOS: LONG = 0x40;
+pub const FD_QOS: i32 = 0x40;
 /// Reserved.
-pub const FD_GROUP_QOS: LONG = 0x80;
+pub const FD_GROUP_QOS: i32 = 0x80;
 /// Routing changed. Not on a SAN.
-pub const FD_ROUTING_INTERFACE_CHANGE: LONG = 0x100;
+pub const FD_ROUTING_INTERFACE_CHANGE: i32 = 0x100;
 /// The local addresses changed. Not on a SAN.
-pub const FD_ADDRESS_LIST_CHANGE: LONG = 0x200;
+pub const FD_ADDRESS_LIST_CHANGE: i32 = 0x200;
 /// Number of the bit FD_ACCEPT.
 pub const FD_ACCEPT_BIT: c_int = 3;
 /// Number of the bit FD_CONNECT.
@@ -171,11 +175,11 @@ pub const CF_DEFER: c_int = 2;
 
 // Rights of registered memory.
 /// It is read: source of sends and writes; the peer may read it.
-pub const MEM_READ: DWORD = 1;
+pub const MEM_READ: u32 = 1;
 /// It is written: target of receives and reads; the peer may write it.
-pub const MEM_WRITE: DWORD = 2;
+pub const MEM_WRITE: u32 = 2;
 /// Both.
-pub const MEM_READWRITE: DWORD = 3;
+pub const MEM_READWRITE: u32 = 3;
 
 // Socket options: level and names.
 /// Level of the options below: SOL_SOCKET of the interface.
@@ -245,45 +249,45 @@ pub const WSD_SOMAXCONN: c_int = 0x7FFF_FFFF;
 
 // Control codes of WSPIoctl.
 /// In: a GUID. Out: the extension function that it names.
-pub const SIO_GET_EXTENSION_FUNCTION_POINTER: DWORD = 0xC800_0006;
+pub const SIO_GET_EXTENSION_FUNCTION_POINTER: u32 = 0xC800_0006;
 /// Out: a SOCKET_ADDRESS_LIST of the provider's local addresses.
-pub const SIO_ADDRESS_LIST_QUERY: DWORD = 0x4800_0016;
+pub const SIO_ADDRESS_LIST_QUERY: u32 = 0x4800_0016;
 /// Quality of service.
-pub const SIO_GET_QOS: DWORD = 0xC800_0007;
+pub const SIO_GET_QOS: u32 = 0xC800_0007;
 /// Reserved.
-pub const SIO_GET_GROUP_QOS: DWORD = 0xC800_0008;
+pub const SIO_GET_GROUP_QOS: u32 = 0xC800_0008;
 /// Quality of service.
-pub const SIO_SET_QOS: DWORD = 0x8800_000B;
+pub const SIO_SET_QOS: u32 = 0x8800_000B;
 /// Reserved.
-pub const SIO_SET_GROUP_QOS: DWORD = 0x8800_000C;
+pub const SIO_SET_GROUP_QOS: u32 = 0x8800_000C;
 /// Never sent to a SAN provider.
-pub const SIO_FLUSH: DWORD = 0x2800_0004;
+pub const SIO_FLUSH: u32 = 0x2800_0004;
 /// Never sent to a SAN provider.
-pub const SIO_TRANSLATE_HANDLE: DWORD = 0xC800_000D;
+pub const SIO_TRANSLATE_HANDLE: u32 = 0xC800_000D;
 /// Never sent to a SAN provider.
-pub const SIO_ROUTING_INTERFACE_QUERY: DWORD = 0xC800_0014;
+pub const SIO_ROUTING_INTERFACE_QUERY: u32 = 0xC800_0014;
 /// Never sent to a SAN provider.
-pub const SIO_ADDRESS_LIST_CHANGE: DWORD = 0x2800_0017;
+pub const SIO_ADDRESS_LIST_CHANGE: u32 = 0x2800_0017;
 /// Never sent to a SAN provider.
-pub const SIO_ADDRESS_LIST_SORT: DWORD = 0xC800_0019;
+pub const SIO_ADDRESS_LIST_SORT: u32 = 0xC800_0019;
 
 // Flags of sockets and messages.
 /// Of WSPSocket: always given.
-pub const WSA_FLAG_OVERLAPPED: DWORD = 0x01;
+pub const WSA_FLAG_OVERLAPPED: u32 = 0x01;
 /// Urgent data.
-pub const WSD_MSG_OOB: DWORD = 0x1;
+pub const WSD_MSG_OOB: u32 = 0x1;
 /// Look, do not take.
-pub const WSD_MSG_PEEK: DWORD = 0x2;
+pub const WSD_MSG_PEEK: u32 = 0x2;
 /// Do not route.
-pub const WSD_MSG_DONTROUTE: DWORD = 0x4;
+pub const WSD_MSG_DONTROUTE: u32 = 0x4;
 /// Wait for everything.
-pub const WSD_MSG_WAITALL: DWORD = 0x8;
+pub const WSD_MSG_WAITALL: u32 = 0x8;
 /// Sent from an interrupt.
-pub const MSG_INTERRUPT: DWORD = 0x10;
+pub const MSG_INTERRUPT: u32 = 0x10;
 /// Deliver at once.
-pub const MSG_PUSH_IMMEDIATE: DWORD = 0x20;
+pub const MSG_PUSH_IMMEDIATE: u32 = 0x20;
 /// Part of a message.
-pub const MSG_PARTIAL: DWORD = 0x8000;
+pub const MSG_PARTIAL: u32 = 0x8000;
 /// Of WSPShutdown: no more receives.
 pub const SD_RECEIVE: c_int = 0;
 /// Of WSPShutdown: no more sends.
@@ -291,61 +295,63 @@ pub const SD_SEND: c_int = 1;
 /// Of WSPShutdown: neither.
 pub const SD_BOTH: c_int = 2;
 /// Of WSPSocket: take the value from lpProtocolInfo.
+///
+/// cbindgen:ignore
 pub const FROM_PROTOCOL_INFO: c_int = -1;
 
 // What a protocol can do: WSAPROTOCOL_INFOW.dwServiceFlags1.
 /// Datagrams.
-pub const XP1_CONNECTIONLESS: DWORD = 0x1;
+pub const XP1_CONNECTIONLESS: u32 = 0x1;
 /// What is sent arrives.
-pub const XP1_GUARANTEED_DELIVERY: DWORD = 0x2;
+pub const XP1_GUARANTEED_DELIVERY: u32 = 0x2;
 /// In the order in which it was sent.
-pub const XP1_GUARANTEED_ORDER: DWORD = 0x4;
+pub const XP1_GUARANTEED_ORDER: u32 = 0x4;
 /// Keeps message boundaries.
-pub const XP1_MESSAGE_ORIENTED: DWORD = 0x8;
+pub const XP1_MESSAGE_ORIENTED: u32 = 0x8;
 /// Messages read as a stream.
-pub const XP1_PSEUDO_STREAM: DWORD = 0x10;
+pub const XP1_PSEUDO_STREAM: u32 = 0x10;
 /// Two-phase close.
-pub const XP1_GRACEFUL_CLOSE: DWORD = 0x20;
+pub const XP1_GRACEFUL_CLOSE: u32 = 0x20;
 /// Urgent data.
-pub const XP1_EXPEDITED_DATA: DWORD = 0x40;
+pub const XP1_EXPEDITED_DATA: u32 = 0x40;
 /// Data with a connect.
-pub const XP1_CONNECT_DATA: DWORD = 0x80;
+pub const XP1_CONNECT_DATA: u32 = 0x80;
 /// Data with a disconnect.
-pub const XP1_DISCONNECT_DATA: DWORD = 0x100;
+pub const XP1_DISCONNECT_DATA: u32 = 0x100;
 /// Broadcast.
-pub const XP1_SUPPORT_BROADCAST: DWORD = 0x200;
+pub const XP1_SUPPORT_BROADCAST: u32 = 0x200;
 /// Multipoint.
-pub const XP1_SUPPORT_MULTIPOINT: DWORD = 0x400;
+pub const XP1_SUPPORT_MULTIPOINT: u32 = 0x400;
 /// Rooted control plane.
-pub const XP1_MULTIPOINT_CONTROL_PLANE: DWORD = 0x800;
+pub const XP1_MULTIPOINT_CONTROL_PLANE: u32 = 0x800;
 /// Rooted data plane.
-pub const XP1_MULTIPOINT_DATA_PLANE: DWORD = 0x1000;
+pub const XP1_MULTIPOINT_DATA_PLANE: u32 = 0x1000;
 /// Quality of service.
-pub const XP1_QOS_SUPPORTED: DWORD = 0x2000;
+pub const XP1_QOS_SUPPORTED: u32 = 0x2000;
 /// Reserved.
-pub const XP1_INTERRUPT: DWORD = 0x4000;
+pub const XP1_INTERRUPT: u32 = 0x4000;
 /// One way: sends.
-pub const XP1_UNI_SEND: DWORD = 0x8000;
+pub const XP1_UNI_SEND: u32 = 0x8000;
 /// One way: receives.
-pub const XP1_UNI_RECV: DWORD = 0x1_0000;
+pub const XP1_UNI_RECV: u32 = 0x1_0000;
 /// Sockets are handles of the operating system.
-pub const XP1_IFS_HANDLES: DWORD = 0x2_0000;
+pub const XP1_IFS_HANDLES: u32 = 0x2_0000;
 /// MSG_PARTIAL is served.
-pub const XP1_PARTIAL_MESSAGE: DWORD = 0x4_0000;
+pub const XP1_PARTIAL_MESSAGE: u32 = 0x4_0000;
 /// Undocumented.
-pub const XP1_SAN_SUPPORT_SDP: DWORD = 0x8_0000;
+pub const XP1_SAN_SUPPORT_SDP: u32 = 0x8_0000;
 
 // What a provider is: WSAPROTOCOL_INFOW.dwProviderFlags.
 /// One of several entries.
-pub const PFL_MULTIPLE_PROTO_ENTRIES: DWORD = 0x1;
+pub const PFL_MULTIPLE_PROTO_ENTRIES: u32 = 0x1;
 /// The recommended one of several.
-pub const PFL_RECOMMENDED_PROTO_ENTRY: DWORD = 0x2;
+pub const PFL_RECOMMENDED_PROTO_ENTRY: u32 = 0x2;
 /// Not shown to applications. Every SAN provider has it.
-pub const PFL_HIDDEN: DWORD = 0x4;
+pub const PFL_HIDDEN: u32 = 0x4;
 /// Matches protocol 0.
-pub const PFL_MATCHES_PROTOCOL_ZERO: DWORD = 0x8;
+pub const PFL_MATCHES_PROTOCOL_ZERO: u32 = 0x8;
 /// A Network Direct provider.
-pub const PFL_NETWORKDIRECT_PROVIDER: DWORD = 0x10;
+pub const PFL_NETWORKDIRECT_PROVIDER: u32 = 0x10;
 
 // Other values in WSAPROTOCOL_INFOW.
 /// ChainLen: a provider above another.
