@@ -1,6 +1,13 @@
 //! The committed header is the generated one, offers every published name, and its numbers are the
 //! published ones.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

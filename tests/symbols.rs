@@ -3,6 +3,13 @@
 //!
 //! req: WSD-01
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;

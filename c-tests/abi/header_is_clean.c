@@ -1,0 +1,45 @@
+/*
+ * The header needs nothing before it, may be included twice, and goes together with the host's
+ * socket headers in any order: FIRST to FOURTH are the four headers in the order under test.
+ */
+#include FIRST
+#include SECOND
+#include THIRD
+#include FOURTH
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <wsdirect.h>
+
+/* The host's names are still the host's, whatever came first. */
+_Static_assert(AF_INET6 == 10, "the host's AF_INET6");
+_Static_assert(SOL_SOCKET != WSD_SOL_SOCKET, "the host's SOL_SOCKET");
+_Static_assert(SO_REUSEADDR != WSD_SO_REUSEADDR, "the host's SO_REUSEADDR");
+_Static_assert(MSG_WAITALL != WSD_MSG_WAITALL, "the host's MSG_WAITALL");
+_Static_assert(SOMAXCONN != WSD_SOMAXCONN, "the host's SOMAXCONN");
+_Static_assert(ECONNRESET != WSAECONNRESET, "the host's ECONNRESET");
+
+/* Every kind of name is usable. */
+int uses(const WSPPROC_TABLE *table, SOCKET s);
+int uses(const WSPPROC_TABLE *table, SOCKET s)
+{
+    struct sockaddr_in name = {0};
+    GUID id = WSAID_REGISTERMEMORY;
+    LPFN_WSPREGISTERMEMORY function = NULL;
+    DWORD returned = 0;
+    int error = 0;
+
+    name.sin_family = AF_INET;
+    if (s == INVALID_SOCKET)
+        return WSAENOTSOCK;
+    if (table->lpWSPBind(s, (const struct sockaddr *)&name, (int)sizeof name, &error) ==
+        SOCKET_ERROR)
+        return error;
+    return table->lpWSPIoctl(s, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof id, &function,
+                             sizeof function, &returned, NULL, NULL, NULL, &error);
+}
