@@ -1,2 +1,56 @@
-//! The command `wsdirect`.
-fn main() {}
+//! The command `wsdirect`: sends and receives files, measures, and shows what is there.
+//!
+//! Owns: the command line, and what people read. Everything that moves bytes is in `wsd-switch`.
+#![deny(unsafe_code)]
+
+mod args;
+mod failure;
+mod link;
+mod output;
+mod progress;
+#[allow(unsafe_code)]
+mod sys;
+mod transfer;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&failure.to_string());
+            ExitCode::from(Failure::EXIT_CODE)
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Send(send) => transfer::send(send),
+        Command::Recv(recv) => {
+            clean_up_on_signals()?;
+            transfer::recv(recv)
+        }
+        _ => Err(Failure::new("x")),
+    }
+}
+
+/// From now on a signal that ends the process removes the temporary output first.
+fn clean_up_on_signals() -> Result<(), Failure> {
+    let cannot = |error| Failure::caused("cannot watch for signals", error);
+    let signals = sys::EndSignals::block().map_err(cannot)?;
+    let watch = move || {
+        let signal = signals.wait();
+        let _held = transfer::abandon();
+        signals.end_by(signal)
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(cannot)?;
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! The command line: what can be asked, not what is done about it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; after a transfer: both ends have the same bytes
+  1  failed; the message says why and what to do
+  2  the command line is wrong
+  Ended by a signal: as the shell reports it (130 for Ctrl-C).";
+
+#[derive(Debug, Parser)]
+#[command(name = "wsdirect", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send a file to a waiting `wsdirect recv`
+    #[command(after_help = EXIT_CODES)]
+    Send(Send),
+    /// Receive one file from a `wsdirect send`
+    #[command(after_help = EXIT_CODES)]
+    Recv(Recv),
+    /// Measure latency, bandwidth and message rate beside TCP and Unix sockets
+    #[command(after_help = EXIT_CODES)]
+    Perf(Perf),
+    /// Show providers, addresses, limits and RDMA devices, and why something is absent
+    #[command(after_help = EXIT_CODES)]
+    Info(Info),
+}
+
+/// How large data travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// The SAN where it serves the address, in the mode its provider is best at; else TCP
+    #[default]
+    Auto,
+    /// The SAN, the receiver pulls (RDMA read)
+    Read,
+    /// The SAN, the sender pushes (RDMA write)
+    Write,
+    /// TCP only
+    Tcp,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    /// File to send; `-` is standard input
+    pub(crate) file: PathBuf,
+    /// Where `wsdirect recv` listens
+    #[arg(value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) to: String,
+    /// Path and direction of large data
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: Mode,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Recv {
+    /// Where to listen; port 0 takes a free one and prints it
+    #[arg(value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) at: String,
+    /// File to write; `-` is standard output. An existing file is replaced only when all is there
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Path and direction of large data
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: Mode,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How both ends wait for data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Waiting {
+    /// Nonblocking calls in a loop, both ends
+    Poll,
+    /// Blocking calls, both ends
+    Block,
+    /// One after the other
+    #[default]
+    Both,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Perf {
+    /// Only serve: another process measures with --connect
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address, conflicts_with = "connect")]
+    pub(crate) listen: Option<String>,
+    /// Measure against a process that serves with --listen
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) connect: Option<String>,
+    /// Message sizes in bytes; K and M for KiB and MiB
+    #[arg(long, value_delimiter = ',', value_parser = size, default_value = "8,64,4K,64K,1M")]
+    pub(crate) sizes: Vec<usize>,
+    /// Transports to measure
+    #[arg(long, value_delimiter = ',', default_value = "san,tcp,unix")]
+    pub(crate) transports: Vec<String>,
+    /// How both ends wait
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) wait: Waiting,
+    /// Direction of large data on the SAN
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: Mode,
+    /// Rounds; in each, every transport has its turn
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Time for one measurement of one transport in one round
+    #[arg(long, value_name = "MS", value_parser = milliseconds, default_value = "40")]
+    pub(crate) slice: Duration,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// End when standard input ends (for a server started by another process)
+    #[arg(long, hide = true, requires = "listen")]
+    pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Info {
+    /// Print as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err("give an address and a port, as in 127.0.0.1:7000 or [::1]:7000".to_owned());
+    };
+    if host.is_empty() {
+        return Err("the address before ':' is missing; 0.0.0.0 means all of this host".to_owned());
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return Err("put an IPv6 address in brackets, as in [::1]:7000".to_owned());
+    }
+    match port.parse::<u16>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("'{port}' is not a port (0 to 65535)")),
+    }
+}
+
+/// Most that one message of `perf` may hold.
+const LARGEST_MESSAGE: usize = 1 << 30;
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.trim().to_ascii_uppercase() {
+        t if t.ends_with('K') => (t.trim_end_matches('K').to_owned(), 1 << 10),
+        t if t.ends_with('M') => (t.trim_end_matches('M').to_owned(), 1 << 20),
+        t => (t, 1),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(unit));
+    match bytes {
+        Some(n @ 1..=LARGEST_MESSAGE) => Ok(n),
+        _ => Err("give bytes from 1 to 1024M, as in 8, 4K or 1M".to_owned()),
+    }
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(n @ 1..=10_000) => Ok(Duration::from_millis(n)),
+        _ => Err("give milliseconds from 1 to 10000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_need_a_host_and_a_port() {
+        for good in ["127.0.0.1:0", "[::1]:7000", "localhost:65535"] {
+            assert_eq!(address(good).as_deref(), Ok(good));
+        }
+        for bad in ["127.0.0.1", ":7000", "::1:7000", "h:65536", "h:x", "h:"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_take_units_and_refuse_nonsense() {
+        assert_eq!(size("8"), Ok(8));
+        assert_eq!(size("4k"), Ok(4096));
+        assert_eq!(size("1M"), Ok(1 << 20));
+        for bad in ["", "0", "K", "-1", "2G", "1025M", "99999999999999999999M"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}
