@@ -30,13 +30,11 @@ pub(crate) enum Command {
     /// Measure latency, bandwidth and message rate beside TCP and Unix sockets
     #[command(after_help = EXIT_CODES)]
     Perf(Perf),
-    /// Show providers, addresses, limits and RDMA devices, and why something is absent
-    #[command(after_help = EXIT_CODES)]
-    Info(Info),
 }
 
 /// How large data travels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     /// The SAN where it serves the address, in the mode its provider is best at; else TCP
     #[default]
@@ -47,6 +45,17 @@ pub(crate) enum Mode {
     Write,
     /// TCP only
     Tcp,
+}
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Auto => "auto",
+            Mode::Read => "read",
+            Mode::Write => "write",
+            Mode::Tcp => "tcp",
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +89,28 @@ pub(crate) struct Recv {
     pub(crate) json: bool,
 }
 
+/// What carries the bytes in a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    /// SanStream over a SAN provider
+    San,
+    /// TCP of the kernel, without the switch
+    Tcp,
+    /// Unix stream socket; same host only
+    Unix,
+}
+
+impl Transport {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Transport::San => "san",
+            Transport::Tcp => "tcp",
+            Transport::Unix => "unix",
+        }
+    }
+}
+
 /// How both ends wait for data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Waiting {
@@ -104,8 +135,13 @@ pub(crate) struct Perf {
     #[arg(long, value_delimiter = ',', value_parser = size, default_value = "8,64,4K,64K,1M")]
     pub(crate) sizes: Vec<usize>,
     /// Transports to measure
-    #[arg(long, value_delimiter = ',', default_value = "san,tcp,unix")]
-    pub(crate) transports: Vec<String>,
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "san,tcp,unix"
+    )]
+    pub(crate) transports: Vec<Transport>,
     /// How both ends wait
     #[arg(long, value_enum, default_value_t)]
     pub(crate) wait: Waiting,
@@ -124,13 +160,6 @@ pub(crate) struct Perf {
     /// End when standard input ends (for a server started by another process)
     #[arg(long, hide = true, requires = "listen")]
     pub(crate) until_stdin_ends: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Info {
-    /// Print as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 fn address(text: &str) -> Result<String, String> {
@@ -158,7 +187,10 @@ fn size(text: &str) -> Result<usize, String> {
         t if t.ends_with('M') => (t.trim_end_matches('M').to_owned(), 1 << 20),
         t => (t, 1),
     };
-    let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(unit));
+    let bytes = digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit));
     match bytes {
         Some(n @ 1..=LARGEST_MESSAGE) => Ok(n),
         _ => Err("give bytes from 1 to 1024M, as in 8, 4K or 1M".to_owned()),

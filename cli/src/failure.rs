@@ -17,12 +17,20 @@ impl Failure {
     pub(crate) const EXIT_CODE: u8 = 1;
 
     pub(crate) fn new(what: impl Into<String>) -> Failure {
-        Failure { what: what.into(), advice: None, cause: None }
+        Failure {
+            what: what.into(),
+            advice: None,
+            cause: None,
+        }
     }
 
     /// `what` failed because of `cause`.
     pub(crate) fn caused(what: impl Into<String>, cause: io::Error) -> Failure {
-        Failure { what: what.into(), advice: None, cause: Some(cause) }
+        Failure {
+            what: what.into(),
+            advice: None,
+            cause: Some(cause),
+        }
     }
 
     /// Adds what the person can do.
@@ -65,9 +73,18 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_happened_why_and_what_to_do() {
-        let failure = Failure::caused("cannot open 'x'", io::Error::from_raw_os_error(libc::ENOENT))
-            .advise("check the name");
-        assert_eq!(failure.to_string(), "cannot open 'x': No such file or directory\n  check the name");
-        assert_eq!(failure.headline(), "cannot open 'x': No such file or directory");
+        let failure = Failure::caused(
+            "cannot open 'x'",
+            io::Error::from_raw_os_error(libc::ENOENT),
+        )
+        .advise("check the name");
+        assert_eq!(
+            failure.to_string(),
+            "cannot open 'x': No such file or directory\n  check the name"
+        );
+        assert_eq!(
+            failure.headline(),
+            "cannot open 'x': No such file or directory"
+        );
     }
 }

@@ -45,7 +45,14 @@ pub(crate) fn listen(at: &str, _mode: Mode) -> Result<Listener, Failure> {
 }
 
 pub(crate) fn address_of(listener: &Listener) -> Result<SocketAddr, Failure> {
-    listener.local_addr().map_err(|error| Failure::caused("cannot tell the address", error))
+    listener
+        .local_addr()
+        .map_err(|error| Failure::caused("cannot tell the address", error))
+}
+
+pub(crate) fn peer_of(link: &Link) -> Result<SocketAddr, Failure> {
+    link.peer_addr()
+        .map_err(|error| Failure::caused("cannot tell the peer's address", error))
 }
 
 pub(crate) fn accept(listener: &Listener) -> Result<Link, Failure> {
@@ -71,7 +78,12 @@ impl fmt::Display for Path {
 }
 
 pub(crate) fn path(_link: &Link) -> Path {
-    Path { kind: "tcp", provider: None, mode: None, reason: None }
+    Path {
+        kind: "tcp",
+        provider: None,
+        mode: None,
+        reason: None,
+    }
 }
 
 /// What this end of a connection has done.

@@ -7,6 +7,7 @@ mod args;
 mod failure;
 mod link;
 mod output;
+mod perf;
 mod progress;
 #[allow(unsafe_code)]
 mod sys;
@@ -38,7 +39,7 @@ fn run(command: &Command) -> Result<(), Failure> {
             clean_up_on_signals()?;
             transfer::recv(recv)
         }
-        _ => Err(Failure::new("x")),
+        Command::Perf(perf) => perf::perf(perf),
     }
 }
 
@@ -51,6 +52,9 @@ fn clean_up_on_signals() -> Result<(), Failure> {
         let _held = transfer::abandon();
         signals.end_by(signal)
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(cannot)?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .map_err(cannot)?;
     Ok(())
 }

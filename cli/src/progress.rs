@@ -18,7 +18,10 @@ impl Progress {
                 ProgressBar::new(size),
                 "{bar:30} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
             ),
-            None => (ProgressBar::no_length(), "{spinner} {bytes}  {bytes_per_sec}  {elapsed}"),
+            None => (
+                ProgressBar::no_length(),
+                "{spinner} {bytes}  {bytes_per_sec}  {elapsed}",
+            ),
         };
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         if let Ok(style) = ProgressStyle::with_template(template) {

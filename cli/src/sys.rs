@@ -31,7 +31,10 @@ impl Buffer {
     /// At least one byte is mapped, also for `len` 0.
     pub(crate) fn new(len: usize) -> io::Result<Buffer> {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let rounded = len.max(1).checked_next_multiple_of(HUGE_PAGE).ok_or_else(too_large)?;
+        let rounded = len
+            .max(1)
+            .checked_next_multiple_of(HUGE_PAGE)
+            .ok_or_else(too_large)?;
         let mapped = rounded.checked_add(HUGE_PAGE).ok_or_else(too_large)?;
         // SAFETY: a new private mapping at an address of the kernel's choice touches nothing else.
         let base = unsafe {
@@ -54,7 +57,12 @@ impl Buffer {
         // Advice only: a kernel without huge pages says no, and ordinary pages do.
         // SAFETY: `start .. start + rounded` lies inside the mapping made above.
         unsafe { libc::madvise(start.as_ptr().cast(), rounded, libc::MADV_HUGEPAGE) };
-        Ok(Buffer { mapping, mapped, start, len })
+        Ok(Buffer {
+            mapping,
+            mapped,
+            start,
+            len,
+        })
     }
 }
 
@@ -92,7 +100,11 @@ impl EndSignals {
         let set = Self::set();
         // SAFETY: `set` is initialised; the old mask is not asked for.
         let code = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
-        if code == 0 { Ok(EndSignals(set)) } else { Err(io::Error::from_raw_os_error(code)) }
+        if code == 0 {
+            Ok(EndSignals(set))
+        } else {
+            Err(io::Error::from_raw_os_error(code))
+        }
     }
 
     fn set() -> libc::sigset_t {

@@ -190,7 +190,10 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 
 /// At most `LONGEST_TEXT` bytes of it, cut between characters.
 pub(super) fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(LONGEST_TEXT)).unwrap_or(text)
+    let end = (0..=text.len().min(LONGEST_TEXT))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 fn text_len(cut: &str) -> u16 {
@@ -210,36 +213,65 @@ mod tests {
     #[test]
     fn every_frame_survives_the_round_trip() {
         for size in [None, Some(0), Some(u64::MAX)] {
-            let greeting = Greeting { size, name: "ä file".to_owned() };
+            let greeting = Greeting {
+                size,
+                name: "ä file".to_owned(),
+            };
             let bytes = greeting.encode();
             let (head, name) = bytes.split_first_chunk::<GREETING_LEN>().unwrap();
             assert_eq!(Greeting::decode(head), Ok((size, name.len())));
             assert_eq!(shown(name), greeting.name);
         }
-        for header in [Header::Data(1), Header::Data(CHUNK), Header::End, Header::Abort(0)] {
+        for header in [
+            Header::Data(1),
+            Header::Data(CHUNK),
+            Header::End,
+            Header::Abort(0),
+        ] {
             assert_eq!(Header::decode(header.encode()), Ok(header));
         }
-        let sum = Sum { total: 77, digest: u128::MAX - 5 };
+        let sum = Sum {
+            total: 77,
+            digest: u128::MAX - 5,
+        };
         for verdict in [Verdict::Go, Verdict::Stored(sum)] {
             let bytes = verdict.encode();
-            assert_eq!(Verdict::decode(bytes.first_chunk().unwrap()), Ok((verdict, 0)));
+            assert_eq!(
+                Verdict::decode(bytes.first_chunk().unwrap()),
+                Ok((verdict, 0))
+            );
         }
         let bytes = Verdict::Failed("no room".to_owned()).encode();
         let (head, text) = bytes.split_first_chunk().unwrap();
-        assert_eq!(Verdict::decode(head), Ok((Verdict::Failed(String::new()), text.len())));
+        assert_eq!(
+            Verdict::decode(head),
+            Ok((Verdict::Failed(String::new()), text.len()))
+        );
         assert_eq!(text, b"no room");
     }
 
     #[test]
     fn the_greeting_has_the_published_layout() {
-        let bytes = Greeting { size: Some(0x0102), name: "ab".to_owned() }.encode();
-        assert_eq!(bytes, b"WSDFILE\0\x01\0\x01\0\x02\0\0\0\x02\x01\0\0\0\0\0\0ab");
+        let bytes = Greeting {
+            size: Some(0x0102),
+            name: "ab".to_owned(),
+        }
+        .encode();
+        assert_eq!(
+            bytes,
+            b"WSDFILE\0\x01\0\x01\0\x02\0\0\0\x02\x01\0\0\0\0\0\0ab"
+        );
     }
 
     #[test]
     fn malformed_frames_are_refused() {
-        let good: [u8; GREETING_LEN] =
-            *Greeting { size: None, name: String::new() }.encode().first_chunk().unwrap();
+        let good: [u8; GREETING_LEN] = *Greeting {
+            size: None,
+            name: String::new(),
+        }
+        .encode()
+        .first_chunk()
+        .unwrap();
         let with = |at: usize, value: u8| {
             let mut bytes = good;
             bytes[at] = value;
@@ -250,8 +282,18 @@ mod tests {
         assert_eq!(with(10, 2), Err(Malformed::Frame));
         assert_eq!(with(13, 0xFF), Err(Malformed::Frame));
         assert_eq!(with(14, 1), Err(Malformed::Frame));
-        for (kind, len) in [(0_u64, 0_u64), (1, 0), (1, CHUNK as u64 + 1), (2, 23), (3, 1025), (4, 1)] {
-            assert_eq!(Header::decode((kind | len << 32).to_le_bytes()), Err(Malformed::Frame));
+        for (kind, len) in [
+            (0_u64, 0_u64),
+            (1, 0),
+            (1, CHUNK as u64 + 1),
+            (2, 23),
+            (3, 1025),
+            (4, 1),
+        ] {
+            assert_eq!(
+                Header::decode((kind | len << 32).to_le_bytes()),
+                Err(Malformed::Frame)
+            );
         }
         let mut verdict: [u8; VERDICT_LEN] = *Verdict::Go.encode().first_chunk().unwrap();
         verdict[0] = 3;

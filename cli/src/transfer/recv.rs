@@ -68,13 +68,15 @@ fn first_sender(listener: &link::Listener) -> Result<(Link, Option<u64>, String)
 }
 
 fn greet(link: &Link) -> Result<(Option<u64>, String), Failure> {
-    link.set_read_timeout(Some(ANSWER_TIME)).map_err(|error| gone(PEER, error))?;
+    link.set_read_timeout(Some(ANSWER_TIME))
+        .map_err(|error| gone(PEER, error))?;
     let mut head = [0; GREETING_LEN];
     read_exactly(link, &mut head, PEER)?;
     let (size, name_len) = Greeting::decode(&head).map_err(|error| malformed(PEER, error))?;
     let mut name = vec![0; name_len];
     read_exactly(link, &mut name, PEER)?;
-    link.set_read_timeout(None).map_err(|error| gone(PEER, error))?;
+    link.set_read_timeout(None)
+        .map_err(|error| gone(PEER, error))?;
     Ok((size, frame::shown(&name)))
 }
 
@@ -103,8 +105,10 @@ fn store(
     };
     let (sink, own) = behind.finish()?;
     if own != theirs {
-        return Err(Failure::new("the bytes that arrived are not those that were sent")
-            .advise("nothing was stored; send again"));
+        return Err(
+            Failure::new("the bytes that arrived are not those that were sent")
+                .advise("nothing was stored; send again"),
+        );
     }
     sink.commit(own.total)?;
     Ok((start, theirs, own))
@@ -121,7 +125,9 @@ fn take_all(
         read_exactly(link, &mut header, PEER)?;
         match Header::decode(header).map_err(|error| malformed(PEER, error))? {
             Header::Data(len) => {
-                let Some(mut buffer) = behind.empty() else { return Ok(None) };
+                let Some(mut buffer) = behind.empty() else {
+                    return Ok(None);
+                };
                 // `decode` allows no more than a buffer holds.
                 let room = buffer.get_mut(..len).unwrap_or_default();
                 read_exactly(link, room, PEER)?;
@@ -131,7 +137,9 @@ fn take_all(
             Header::End => {
                 let mut sum = [0; END_LEN];
                 read_exactly(link, &mut sum, PEER)?;
-                return Sum::decode(&sum).map(Some).map_err(|error| malformed(PEER, error));
+                return Sum::decode(&sum)
+                    .map(Some)
+                    .map_err(|error| malformed(PEER, error));
             }
             Header::Abort(len) => {
                 let mut text = vec![0; len];
@@ -151,8 +159,13 @@ fn part(mut link: &Link) {
     if link.flush().is_err() || link.shutdown(std::net::Shutdown::Write).is_err() {
         return;
     }
-    let Ok(mut scrap) = crate::sys::Buffer::new(super::CHUNK) else { return };
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
+    let Ok(mut scrap) = crate::sys::Buffer::new(super::CHUNK) else {
+        return;
+    };
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|d| !d.is_zero())
+    {
         if link.set_read_timeout(Some(left)).is_err() {
             return;
         }

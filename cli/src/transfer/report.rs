@@ -46,7 +46,11 @@ impl Report {
             name,
             bytes: receiver.total,
             seconds,
-            bytes_per_second: if seconds > 0.0 { receiver.total as f64 / seconds } else { 0.0 },
+            bytes_per_second: if seconds > 0.0 {
+                receiver.total as f64 / seconds
+            } else {
+                0.0
+            },
             path,
             counters,
             checksum: Checksum {
@@ -61,13 +65,31 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.role == "send" { "sent" } else { "received" };
+        let verb = if self.role == "send" {
+            "sent"
+        } else {
+            "received"
+        };
         writeln!(f, "{verb:<10}{} ({})", self.name, Bytes(self.bytes))?;
         writeln!(f, "path      {}", self.path)?;
-        writeln!(f, "rate      {} in {:.3} s", Rate(self.bytes_per_second), self.seconds)?;
+        writeln!(
+            f,
+            "rate      {} in {:.3} s",
+            Rate(self.bytes_per_second),
+            self.seconds
+        )?;
         writeln!(f, "this end  {}", self.counters)?;
-        let Checksum { algorithm, sender, equal, .. } = &self.checksum;
-        let verdict = if *equal { "same at both ends" } else { "DIFFERS" };
+        let Checksum {
+            algorithm,
+            sender,
+            equal,
+            ..
+        } = &self.checksum;
+        let verdict = if *equal {
+            "same at both ends"
+        } else {
+            "DIFFERS"
+        };
         write!(f, "checksum  {algorithm} {sender}, {verdict}")
     }
 }

@@ -25,9 +25,15 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
     let name = source.name.clone();
     let progress = Progress::new(source.size);
 
-    let timed = |time| link.set_read_timeout(time).map_err(|error| gone(PEER, error));
+    let timed = |time| {
+        link.set_read_timeout(time)
+            .map_err(|error| gone(PEER, error))
+    };
     timed(Some(ANSWER_TIME))?;
-    let greeting = Greeting { size: source.size, name: name.clone() };
+    let greeting = Greeting {
+        size: source.size,
+        name: name.clone(),
+    };
     write_all(&link, &greeting.encode(), PEER)?;
     match read_verdict(&link, PEER)? {
         Verdict::Go => {}

@@ -32,7 +32,7 @@ pub(crate) fn abandon() -> impl Sized {
     let mut guard = temporary();
     if let Some(path) = guard.take() {
         // Nothing is left to tell it to, and the process is ending.
-        let _ = fs::remove_file(path);
+        fs::remove_file(path).ok();
     }
     guard
 }
@@ -54,7 +54,11 @@ impl Sink {
                 .try_clone_to_owned()
                 .map_err(|error| Failure::caused("cannot write standard output", error))?;
             let shown = "standard output".to_owned();
-            return Ok(Sink { file: File::from(output), target: None, shown });
+            return Ok(Sink {
+                file: File::from(output),
+                target: None,
+                shown,
+            });
         }
         let shown = format!("'{}'", path.display());
         let existing = match fs::metadata(path) {
@@ -69,7 +73,11 @@ impl Sink {
             Some(about) if !about.is_file() => {
                 let file = OpenOptions::new().write(true).open(path);
                 let file = file.map_err(|error| cannot_write(&shown, error))?;
-                Ok(Sink { file, target: None, shown })
+                Ok(Sink {
+                    file,
+                    target: None,
+                    shown,
+                })
             }
             existing => {
                 // A link keeps pointing; what it points to is replaced.
@@ -82,7 +90,11 @@ impl Sink {
                         .advise("name the file to write"));
                 }
                 let file = create_temporary(&target).map_err(|e| cannot_write(&shown, e))?;
-                let sink = Sink { file, target: Some(target), shown };
+                let sink = Sink {
+                    file,
+                    target: Some(target),
+                    shown,
+                };
                 if let Some(about) = existing
                     && let Err(error) = sink.file.set_permissions(about.permissions())
                 {
@@ -109,13 +121,17 @@ impl Sink {
             let buffer = Buffer::new(CHUNK)
                 .map_err(|error| Failure::caused("cannot get memory for buffers", error))?;
             // The channel holds BUFFERS, and its other end is alive.
-            let _ = give_back.try_send(buffer);
+            give_back.try_send(buffer).ok();
         }
         let thread = std::thread::Builder::new()
             .name("write-behind".to_owned())
             .spawn(move || self.drain(&full, &give_back))
             .map_err(|error| Failure::caused("cannot start a thread", error))?;
-        Ok(WriteBehind { give, empty, thread })
+        Ok(WriteBehind {
+            give,
+            empty,
+            thread,
+        })
     }
 
     fn drain(
@@ -128,24 +144,39 @@ impl Sink {
         while let Ok((buffer, len)) = full.recv() {
             let bytes = buffer.get(..len).unwrap_or_default();
             hasher.write(bytes);
-            self.file.write_all(bytes).map_err(|error| cannot_write(&self.shown, error))?;
+            self.file
+                .write_all(bytes)
+                .map_err(|error| cannot_write(&self.shown, error))?;
             total += len as u64;
             // The other end goes away before us when the transfer has failed.
-            let _ = give_back.try_send(buffer);
+            give_back.try_send(buffer).ok();
         }
-        Ok((self, Sum { total, digest: hasher.finish_128() }))
+        Ok((
+            self,
+            Sum {
+                total,
+                digest: hasher.finish_128(),
+            },
+        ))
     }
 
     /// Gives the file its final name. `total` cuts off what was reserved in excess.
     pub(super) fn commit(mut self, total: u64) -> Result<(), Failure> {
-        let Some(target) = self.target.take() else { return Ok(()) };
+        let Some(target) = self.target.take() else {
+            return Ok(());
+        };
         let cannot = |error| cannot_write(&self.shown, error);
         let mut guard = temporary();
-        let Some(temporary) = guard.take() else { return Ok(()) };
-        let done = self.file.set_len(total).and_then(|()| fs::rename(&temporary, target));
+        let Some(temporary) = guard.take() else {
+            return Ok(());
+        };
+        let done = self
+            .file
+            .set_len(total)
+            .and_then(|()| fs::rename(&temporary, target));
         if done.is_err() {
             // The failure that is reported is the first one.
-            let _ = fs::remove_file(temporary);
+            fs::remove_file(temporary).ok();
         }
         done.map_err(cannot)
     }
@@ -211,7 +242,7 @@ impl WriteBehind {
 
     /// Hands over the first `len` bytes. A failure shows at the next `empty` or at `finish`.
     pub(super) fn write(&self, buffer: Buffer, len: usize) {
-        let _ = self.give.send((buffer, len));
+        self.give.send((buffer, len)).ok();
     }
 
     /// Waits until everything is written.

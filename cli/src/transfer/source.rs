@@ -49,8 +49,11 @@ impl Source {
             .metadata()
             .map_err(|error| Failure::caused(format!("cannot examine '{shown}'"), error))?;
         if about.is_dir() {
-            return Err(Failure::new(format!("'{shown}' is a folder"))
-                .advise(format!("send an archive of it: tar c '{shown}' | wsdirect send - …")));
+            return Err(
+                Failure::new(format!("'{shown}' is a folder")).advise(format!(
+                    "send an archive of it: tar c '{shown}' | wsdirect send - …"
+                )),
+            );
         }
         let name = path.file_name().unwrap_or(path.as_os_str());
         Ok(Source {
@@ -70,7 +73,7 @@ impl Source {
             let buffer = Buffer::new(CHUNK)
                 .map_err(|error| Failure::caused("cannot get memory for buffers", error))?;
             // The channel holds BUFFERS, and its other end is alive.
-            let _ = give_back.try_send(buffer);
+            give_back.try_send(buffer).ok();
         }
         std::thread::Builder::new()
             .name("read-ahead".to_owned())
@@ -84,7 +87,10 @@ impl Source {
         let mut total = 0;
         while let Ok(mut buffer) = empty.recv() {
             let piece = match self.fill_one(&mut buffer) {
-                Ok(0) => Piece::End(Sum { total, digest: hasher.finish_128() }),
+                Ok(0) => Piece::End(Sum {
+                    total,
+                    digest: hasher.finish_128(),
+                }),
                 Ok(len) => {
                     hasher.write(buffer.get(..len).unwrap_or_default());
                     total += len as u64;
@@ -138,6 +144,6 @@ impl ReadAhead {
     /// Hands a buffer back to be filled anew.
     pub(super) fn recycle(&self, buffer: Buffer) {
         // A thread that has ended needs no more buffers.
-        let _ = self.give_back.try_send(buffer);
+        self.give_back.try_send(buffer).ok();
     }
 }
