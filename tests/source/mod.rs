@@ -6,23 +6,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// One file; the path is relative to the root, with slashes.
-pub struct Source {
-    pub path: String,
-    pub text: String,
+pub(crate) struct Source {
+    pub(crate) path: String,
+    pub(crate) text: String,
     /// `text` with the content of comments and strings blanked out, line for line.
-    pub code: String,
+    pub(crate) code: String,
     /// For each line, whether it is test code.
-    pub test: Vec<bool>,
+    pub(crate) test: Vec<bool>,
 }
 
 impl Source {
     /// The lines that are not test code, with their numbers; comments and strings blanked out.
-    pub fn product_code(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn product_code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code
             .lines()
             .enumerate()
@@ -33,7 +33,7 @@ impl Source {
 
 /// Every file under the folders whose name ends with one of the endings, in order of path. Folders
 /// that do not exist are empty.
-pub fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
+pub(crate) fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
     let mut paths = Vec::new();
     for folder in folders {
         walk(&root().join(folder), &mut paths);
@@ -78,11 +78,11 @@ fn read(path: &Path) -> Source {
 }
 
 /// Replaces what stands in comments, strings and character literals by blanks; keeps line ends.
-pub fn blank(text: &str) -> String {
+pub(crate) fn blank(text: &str) -> String {
     let from: Vec<char> = text.chars().collect();
     let mut to = String::with_capacity(text.len());
     let at = |i: usize| from.get(i).copied().unwrap_or('\0');
-    let mut skip = |to: &mut String, i: &mut usize, end: usize| {
+    let skip = |to: &mut String, i: &mut usize, end: usize| {
         while *i < end.min(from.len()) {
             to.push(if from[*i] == '\n' { '\n' } else { ' ' });
             *i += 1;
@@ -212,7 +212,7 @@ fn is_word(text: &str, at: usize, length: usize) -> bool {
 }
 
 /// Where a word begins in a text, each time.
-pub fn words_at(text: &str, word: &str) -> Vec<usize> {
+pub(crate) fn words_at(text: &str, word: &str) -> Vec<usize> {
     text.match_indices(word)
         .map(|(at, _)| at)
         .filter(|&at| is_word(text, at, word.len()))
