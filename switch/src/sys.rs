@@ -1,0 +1,530 @@
+//! The system calls the switch needs and std does not offer: eventfd, poll, interface addresses
+//! with their masks, the notice of address changes, and TCP sockets that are bound before they
+//! connect.
+//!
+//! Owns descriptors only. Every function is safe to call with any argument; the invariant is that
+//! a descriptor is closed exactly once, by the `OwnedFd` that holds it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::address::SockAddr;
+
+/// Turns the -1 of a system call into the error it stands for.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = check(fd)?;
+    // SAFETY: the kernel has just handed out this descriptor, nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// An event object: a manual-reset flag that can be polled for. Over the table it is the
+/// descriptor's number plus one, so that null stays "no event".
+#[derive(Debug)]
+pub(crate) struct Event {
+    fd: Arc<OwnedFd>,
+}
+
+/// The live event objects by descriptor. A number that a provider hands back is looked up here,
+/// so that a wrong one is answered and never written to.
+static EVENTS: Mutex<BTreeMap<RawFd, Arc<OwnedFd>>> = Mutex::new(BTreeMap::new());
+
+impl Event {
+    /// A new event, not signalled.
+    pub(crate) fn new() -> io::Result<Event> {
+        // SAFETY: takes no pointer.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        let fd = Arc::new(owned(fd)?);
+        EVENTS.lock().insert(fd.as_raw_fd(), Arc::clone(&fd));
+        Ok(Event { fd })
+    }
+
+    /// The number that crosses the table.
+    pub(crate) fn number(&self) -> usize {
+        usize::try_from(self.fd.as_raw_fd()).map_or(0, |fd| fd + 1)
+    }
+
+    pub(crate) fn set(&self) {
+        signal(&self.fd);
+    }
+
+    pub(crate) fn reset(&self) {
+        clear(&self.fd);
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        EVENTS.lock().remove(&self.fd.as_raw_fd());
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn signal(fd: &OwnedFd) {
+    let one = 1u64;
+    // SAFETY: eight bytes are read from a live u64. Only a full counter can refuse, and a full
+    // counter is signalled.
+    unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
+}
+
+fn clear(fd: &OwnedFd) {
+    let mut count = 0u64;
+    // SAFETY: at most eight bytes are written to a live u64. An unsignalled event refuses.
+    unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+}
+
+fn event(number: usize) -> Option<Arc<OwnedFd>> {
+    let fd = RawFd::try_from(number.checked_sub(1)?).ok()?;
+    EVENTS.lock().get(&fd).cloned()
+}
+
+/// Signals the event with this number; `false` if there is none.
+pub(crate) fn set_event(number: usize) -> bool {
+    event(number).is_some_and(|fd| {
+        signal(&fd);
+        true
+    })
+}
+
+/// Resets the event with this number; `false` if there is none.
+pub(crate) fn reset_event(number: usize) -> bool {
+    event(number).is_some_and(|fd| {
+        clear(&fd);
+        true
+    })
+}
+
+/// An event that lives until [`close_event`]: what a provider asks for by upcall.
+pub(crate) fn create_event() -> io::Result<usize> {
+    let event = Event::new()?;
+    let number = event.number();
+    // The registry's own reference keeps the descriptor; only `close_event` takes it out.
+    let fd = Arc::clone(&event.fd);
+    drop(event);
+    EVENTS.lock().insert(fd.as_raw_fd(), fd);
+    Ok(number)
+}
+
+/// Ends an event; `false` if there is none with this number.
+pub(crate) fn close_event(number: usize) -> bool {
+    let Some(fd) = number
+        .checked_sub(1)
+        .and_then(|fd| RawFd::try_from(fd).ok())
+    else {
+        return false;
+    };
+    EVENTS.lock().remove(&fd).is_some()
+}
+
+/// One descriptor to wait for.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct PollFd<'a> {
+    raw: libc::pollfd,
+    life: std::marker::PhantomData<BorrowedFd<'a>>,
+}
+
+impl<'a> PollFd<'a> {
+    fn new(fd: BorrowedFd<'a>, events: libc::c_short) -> PollFd<'a> {
+        let raw = libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events,
+            revents: 0,
+        };
+        PollFd {
+            raw,
+            life: std::marker::PhantomData,
+        }
+    }
+
+    pub(crate) fn readable(fd: BorrowedFd<'a>) -> PollFd<'a> {
+        PollFd::new(fd, libc::POLLIN)
+    }
+
+    pub(crate) fn writable(fd: BorrowedFd<'a>) -> PollFd<'a> {
+        PollFd::new(fd, libc::POLLOUT)
+    }
+
+    /// Whether the last [`wait`] found what was asked for, or an error to be fetched.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.raw.revents != 0
+    }
+}
+
+/// Waits until one of the descriptors is ready or the deadline has passed (then 0 are ready).
+pub(crate) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
+    loop {
+        let time = deadline.map(|end| {
+            let left = end.saturating_duration_since(Instant::now());
+            libc::timespec {
+                tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: libc::c_long::from(left.subsec_nanos()),
+            }
+        });
+        let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let count = libc::nfds_t::try_from(fds.len()).unwrap_or(libc::nfds_t::MAX);
+        // SAFETY: `PollFd` is transparent over pollfd; the slice and the time outlive the call; a
+        // null signal mask changes nothing.
+        let ready = unsafe { libc::ppoll(fds.as_mut_ptr().cast(), count, time, std::ptr::null()) };
+        match check(ready) {
+            Ok(ready) => return Ok(usize::try_from(ready).unwrap_or(0)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A set of descriptors that can itself be polled: readable while one of its members is.
+#[derive(Debug)]
+pub(crate) struct PollSet {
+    fd: OwnedFd,
+}
+
+impl PollSet {
+    pub(crate) fn new() -> io::Result<PollSet> {
+        // SAFETY: takes no pointer.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        Ok(PollSet { fd: owned(fd)? })
+    }
+
+    /// Adds a descriptor. The kernel takes it out again when its last duplicate is closed.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN.cast_unsigned(),
+            u64: 0,
+        };
+        let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: both descriptors are open, the event is read during the call only.
+        check(unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, member, &raw mut event) })?;
+        Ok(())
+    }
+}
+
+impl AsFd for PollSet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The addresses of this host's interfaces with the lengths of their network prefixes.
+pub(crate) fn interface_addresses() -> io::Result<Vec<(IpAddr, u8)>> {
+    let mut head = std::ptr::null_mut();
+    // SAFETY: a list is stored in `head`, or an error returned.
+    check(unsafe { libc::getifaddrs(&raw mut head) })?;
+    let mut found = Vec::new();
+    let mut next = head;
+    while !next.is_null() {
+        // SAFETY: a non-null link of the list that getifaddrs made and nobody has freed.
+        let entry = unsafe { &*next };
+        // SAFETY: address and mask are null or a sockaddr of the size their family says.
+        let address = unsafe { ip_of(entry.ifa_addr) };
+        // SAFETY: as above.
+        let mask = unsafe { ip_of(entry.ifa_netmask) };
+        if let (Some(address), Some(mask)) = (address, mask) {
+            found.push((address, prefix_of(mask)));
+        }
+        next = entry.ifa_next;
+    }
+    // SAFETY: the list is ours and freed once.
+    unsafe { libc::freeifaddrs(head) };
+    Ok(found)
+}
+
+/// # Safety
+/// `address` is null or points to a socket address as long as its family says.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: every socket address begins with its family.
+    let family = unsafe { (*address).sa_family };
+    match libc::c_int::from(family) {
+        libc::AF_INET => {
+            // SAFETY: the family says what stands here; no alignment is assumed.
+            let v4: libc::sockaddr_in =
+                unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(IpAddr::V4(Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes())))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says what stands here; no alignment is assumed.
+            let v6: libc::sockaddr_in6 =
+                unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr)))
+        }
+        _ => None,
+    }
+}
+
+fn prefix_of(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(mask) => mask.to_bits().leading_ones(),
+        IpAddr::V6(mask) => mask.to_bits().leading_ones(),
+    };
+    u8::try_from(ones).unwrap_or(u8::MAX)
+}
+
+/// Tells, when asked, whether an address of this host came or went since it was last asked.
+#[derive(Debug)]
+pub(crate) struct AddressWatch {
+    fd: OwnedFd,
+}
+
+impl AddressWatch {
+    pub(crate) fn new() -> io::Result<AddressWatch> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: takes no pointer.
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+        let fd = owned(fd)?;
+        // SAFETY: all zeroes is a valid address; the padding must be zero.
+        let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };
+        address.nl_family = u16::try_from(libc::AF_NETLINK).unwrap_or_default();
+        let groups = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_LINK;
+        address.nl_groups = groups.cast_unsigned();
+        let len = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or_default();
+        // SAFETY: the address is live and as long as stated.
+        check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
+        Ok(AddressWatch { fd })
+    }
+
+    /// Whether something changed since the last call. Never blocks.
+    pub(crate) fn has_changed(&self) -> bool {
+        let mut changed = false;
+        let mut room = [MaybeUninit::<u8>::uninit(); 4096];
+        loop {
+            let (fd, len) = (self.fd.as_raw_fd(), room.len());
+            // SAFETY: at most `len` bytes are written to `room`; they are never read.
+            let got = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), len, libc::MSG_DONTWAIT) };
+            if got > 0 {
+                changed = true;
+                continue;
+            }
+            // A lost notice (the queue was full) is a notice.
+            if got < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS) {
+                changed = true;
+                continue;
+            }
+            return changed;
+        }
+    }
+}
+
+/// The local address the kernel would use towards `to`. Sends nothing.
+pub(crate) fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
+    let any: SocketAddr = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let probe = UdpSocket::bind(any)?;
+    probe.connect(to)?;
+    Ok(probe.local_addr()?.ip())
+}
+
+/// A TCP socket that has an address and no connection yet: the companion of a SAN socket. It
+/// reserves the port, and carries the connection itself if the SAN does not.
+#[derive(Debug)]
+pub(crate) struct TcpSocket {
+    fd: OwnedFd,
+}
+
+impl TcpSocket {
+    pub(crate) fn new(family: &SocketAddr) -> io::Result<TcpSocket> {
+        let domain = match family {
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
+        // SAFETY: takes no pointer.
+        let fd = unsafe { libc::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        Ok(TcpSocket { fd: owned(fd)? })
+    }
+
+    /// Lets a listener take a port whose former connections still wait for their end.
+    pub(crate) fn reuse_address(&self) -> io::Result<()> {
+        let on: libc::c_int = 1;
+        let len = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
+        let (fd, value) = (self.fd.as_raw_fd(), (&raw const on).cast());
+        // SAFETY: the value is live and as long as stated.
+        check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, value, len) })?;
+        Ok(())
+    }
+
+    pub(crate) fn bind(&self, at: SocketAddr) -> io::Result<()> {
+        let at = SockAddr::from(at);
+        let len = libc::socklen_t::try_from(at.len()).unwrap_or_default();
+        // SAFETY: the address is live and as long as stated.
+        check(unsafe { libc::bind(self.fd.as_raw_fd(), at.as_ptr().cast(), len) })?;
+        Ok(())
+    }
+
+    pub(crate) fn listen(self, backlog: i32) -> io::Result<TcpListener> {
+        // SAFETY: takes no pointer.
+        check(unsafe { libc::listen(self.fd.as_raw_fd(), backlog) })?;
+        Ok(TcpListener::from(self.fd))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        let mut storage = SockAddr::room();
+        let mut len = libc::socklen_t::try_from(storage.capacity()).unwrap_or_default();
+        let place = storage.as_mut_ptr().cast();
+        // SAFETY: at most `len` bytes are written to `storage`.
+        check(unsafe { libc::getsockname(self.fd.as_raw_fd(), place, &raw mut len) })?;
+        storage
+            .to_socket_addr()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// Connects within the time, or fails as std's `TcpStream` does.
+    pub(crate) fn connect(
+        self,
+        to: SocketAddr,
+        deadline: Option<Instant>,
+    ) -> io::Result<TcpStream> {
+        if deadline.is_some_and(|end| end <= Instant::now()) {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        let to = SockAddr::from(to);
+        let len = libc::socklen_t::try_from(to.len()).unwrap_or_default();
+        let stream = TcpStream::from(self.fd);
+        stream.set_nonblocking(true)?;
+        // SAFETY: the address is live and as long as stated.
+        let begun = check(unsafe { libc::connect(stream.as_raw_fd(), to.as_ptr().cast(), len) });
+        match begun {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                let mut fds = [PollFd::writable(stream.as_fd())];
+                if wait(&mut fds, deadline)? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::TimedOut));
+                }
+                if let Some(error) = stream.take_error()? {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    }
+}
+
+impl From<TcpSocket> for OwnedFd {
+    fn from(socket: TcpSocket) -> OwnedFd {
+        socket.fd
+    }
+}
+
+/// Whether this process runs with more rights than its user (set-user-ID and the like). Then the
+/// environment must not name code to load.
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// `Duration` to a deadline; a time too long to be expressed is none.
+pub(crate) fn deadline_after(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_polled_for_set_and_reset() {
+        let event = Event::new().unwrap();
+        let soon = || deadline_after(Duration::ZERO);
+        assert_eq!(
+            wait(&mut [PollFd::readable(event.as_fd())], soon()).unwrap(),
+            0
+        );
+        assert!(set_event(event.number()));
+        event.set();
+        let mut fds = [PollFd::readable(event.as_fd())];
+        assert_eq!(wait(&mut fds, None).unwrap(), 1);
+        assert!(fds[0].is_ready());
+        assert!(reset_event(event.number()));
+        assert_eq!(
+            wait(&mut [PollFd::readable(event.as_fd())], soon()).unwrap(),
+            0
+        );
+        let number = event.number();
+        drop(event);
+        assert!(!set_event(number));
+    }
+
+    #[test]
+    fn an_event_made_for_a_provider_lives_until_it_is_closed() {
+        let number = create_event().unwrap();
+        assert!(set_event(number));
+        assert!(close_event(number));
+        assert!(!close_event(number));
+        assert!(!reset_event(number));
+        assert!(!set_event(0));
+        assert!(!set_event(usize::MAX));
+    }
+
+    #[test]
+    fn the_loopback_interface_has_its_prefix() {
+        let found = interface_addresses().unwrap();
+        assert!(
+            found.contains(&(IpAddr::V4(Ipv4Addr::LOCALHOST), 8)),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_bound_companion_connects_from_its_reserved_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        assert_eq!(source_towards(to).unwrap(), to.ip());
+        let socket = TcpSocket::new(&to).unwrap();
+        socket.bind((to.ip(), 0).into()).unwrap();
+        let local = socket.local_addr().unwrap();
+        assert_ne!(local.port(), 0);
+        let stream = socket
+            .connect(to, deadline_after(Duration::from_secs(30)))
+            .unwrap();
+        assert_eq!(stream.local_addr().unwrap(), local);
+        assert_eq!(listener.accept().unwrap().1, local);
+    }
+
+    #[test]
+    fn a_refused_connect_says_so() {
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let socket = TcpSocket::new(&closed).unwrap();
+        let error = socket.connect(closed, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_poll_set_is_readable_while_a_member_is() {
+        let set = PollSet::new().unwrap();
+        let event = Event::new().unwrap();
+        set.add(event.as_fd()).unwrap();
+        event.set();
+        assert_eq!(wait(&mut [PollFd::readable(set.as_fd())], None).unwrap(), 1);
+        event.reset();
+        let now = deadline_after(Duration::ZERO);
+        assert_eq!(wait(&mut [PollFd::readable(set.as_fd())], now).unwrap(), 0);
+    }
+}
