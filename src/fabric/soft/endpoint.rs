@@ -1,0 +1,602 @@
+//! One connection, from the attempt to the end.
+//!
+//! Owns the state and the order of things; the halves (`sending`, `receiving`) own the operations.
+//!
+//! Locks, in the order in which they may be taken together: `attempt`, `sending`, `receiving`.
+//! Registrations stand in a table of each half; both locks are held while they change. No lock is
+//! held while a wake-up is sent or while [`SoftEndpoint::finish`] runs.
+//!
+//! The state only moves forward: open, then perhaps draining (the peer is gone, but messages of it
+//! are left), then ended for one reason. Once it has left "open" no send is accepted, once it has
+//! ended nothing is; then each half is flushed under its lock, so that every accepted operation
+//! ends exactly once.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::core::{Core, Watched};
+use super::handshake::{Attempt, Step};
+use super::link::{Link, Sleeper, reason};
+use super::receiving::{Delivered, Failed, Receiving};
+use super::ring::Broken;
+use super::sending::{Sending, Terms};
+use super::{shm, sys};
+use crate::fabric::{
+    Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, OpId,
+    Outcome, Piece, Post, PostError, Posted, Region, RegisterError, Token,
+};
+
+/// The values of `SoftEndpoint::state`.
+mod state {
+    pub(super) const OPEN: u8 = 0;
+    /// The peer is gone; messages that it has sent are still delivered.
+    pub(super) const DRAINING: u8 = 1;
+    pub(super) const LOCAL: u8 = 2;
+    pub(super) const PEER: u8 = 3;
+    pub(super) const BROKEN: u8 = 4;
+}
+
+fn state_of(ending: Ending) -> u8 {
+    match ending {
+        Ending::Local => state::LOCAL,
+        Ending::Peer => state::PEER,
+        Ending::Broken => state::BROKEN,
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct SoftEndpoint {
+    core: Arc<Core>,
+    token: Token,
+    /// Its name in the table of watched objects.
+    id: u64,
+    /// What `readiness` returns.
+    event: OwnedFd,
+    link: OnceLock<Link>,
+    state: AtomicU8,
+    /// Whether the sleepers of this side may be asleep.
+    waiter: AtomicBool,
+    progress: AtomicBool,
+    /// The peer's notices that have been dealt with.
+    seen: AtomicU32,
+    /// Whether `sending` has something for `poll`.
+    send_work: AtomicBool,
+    attempt: Mutex<Option<Attempt>>,
+    sending: Mutex<Sending>,
+    receiving: Mutex<Receiving>,
+}
+
+impl SoftEndpoint {
+    fn new(core: &Arc<Core>, token: Token, event: OwnedFd, attempt: Option<Attempt>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            token,
+            id: core.identifier(),
+            event,
+            link: OnceLock::new(),
+            state: AtomicU8::new(state::OPEN),
+            waiter: AtomicBool::new(false),
+            progress: AtomicBool::new(false),
+            seen: AtomicU32::new(0),
+            send_work: AtomicBool::new(false),
+            attempt: Mutex::new(attempt),
+            sending: Mutex::default(),
+            receiving: Mutex::default(),
+        }
+    }
+
+    /// The endpoint of an accepted request.
+    pub(super) fn accepted(
+        core: &Arc<Core>,
+        token: Token,
+        link: Link,
+        event: OwnedFd,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let endpoint = Arc::new(Self::new(core, token, event, None));
+        let link = endpoint.link.get_or_init(|| link);
+        core.watch(
+            endpoint.id,
+            link.socket.as_fd(),
+            Watched::Endpoint(Arc::downgrade(&endpoint)),
+        )
+        .map_err(|_| ConnectError::NoResources)?;
+        Ok(endpoint)
+    }
+
+    /// An endpoint that begins to connect. Its outcome is an event, also if it is known at once.
+    pub(super) fn connecting(
+        core: &Arc<Core>,
+        token: Token,
+        attempt: Attempt,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let event = sys::event().map_err(|_| ConnectError::NoResources)?;
+        let endpoint = Arc::new(Self::new(core, token, event, Some(attempt)));
+        core.keep(endpoint.id, Watched::Endpoint(Arc::downgrade(&endpoint)));
+        endpoint.advance(|attempt, endpoint| attempt.begin(&endpoint.core, &endpoint.event));
+        Ok(endpoint)
+    }
+
+    /// Takes one step of the attempt to connect, if there still is one.
+    fn advance(&self, step: impl FnOnce(&mut Attempt, &Self) -> Step) {
+        let mut slot = self.attempt.lock();
+        let Some(attempt) = slot.as_mut() else { return };
+        let watched = attempt.socket().is_some();
+        let mut outcome = step(attempt, self);
+        if !watched
+            && let Some(socket) = attempt.socket()
+            && self.core.attach(self.id, socket.as_fd()).is_err()
+        {
+            outcome = Step::Failed(ConnectError::NoResources);
+        }
+        let event = match outcome {
+            Step::Wait(until) => return self.core.schedule(until),
+            Step::Connected(link) => {
+                drop(self.link.set(*link));
+                Event::Connected {
+                    endpoint: self.token,
+                }
+            }
+            Step::Failed(error) => {
+                attempt.abandon(&self.core, self.id);
+                self.state.store(state::BROKEN, Ordering::SeqCst);
+                Event::ConnectFailed {
+                    endpoint: self.token,
+                    error,
+                }
+            }
+        };
+        *slot = None;
+        drop(slot);
+        self.core.tell(event);
+    }
+
+    /// The fabric's timer went off; says when it should again.
+    pub(super) fn tick(&self, now: Instant) -> Option<Instant> {
+        self.advance(|attempt, endpoint| attempt.tick(&endpoint.core, &endpoint.event, now));
+        None
+    }
+
+    /// The Unix socket is readable or at its end.
+    pub(super) fn socket_ready(&self, hung_up: bool) {
+        let Some(link) = self.link.get() else {
+            return self.advance(|attempt, endpoint| attempt.ready(&endpoint.core));
+        };
+        let mut gone = hung_up;
+        let mut buffer = [0; 16];
+        // A bounded number at a time: a peer that nudges without end is not served alone.
+        for _ in 0..16 {
+            match sys::receive_message(link.socket.as_fd(), &mut buffer) {
+                Ok(nudge) if nudge.len > 0 => {}
+                Ok(_) => {
+                    gone = true;
+                    break;
+                }
+                Err(error) => {
+                    gone |= error.kind() != std::io::ErrorKind::WouldBlock;
+                    break;
+                }
+            }
+        }
+        if gone {
+            // The end would be reported again and again.
+            self.core.detach(link.socket.as_fd());
+            self.peer_gone(link);
+        }
+        if self.progress.load(Ordering::SeqCst) {
+            link.arm(Sleeper::Progress, self.reasons());
+            if self.has_something(link) {
+                self.wake_progress(link);
+            }
+        }
+    }
+
+    // ---- the end -------------------------------------------------------------------------
+
+    fn is_open(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == state::OPEN
+    }
+
+    /// Why nothing more can be posted to a half that has not `state`.
+    fn closed_by(&self) -> PostError {
+        match self.state.load(Ordering::SeqCst) {
+            state::LOCAL => PostError::Ended(Ending::Local),
+            state::BROKEN => PostError::Ended(Ending::Broken),
+            _ => PostError::Ended(Ending::Peer),
+        }
+    }
+
+    /// The peer disconnected or died: nothing can be sent any more, what it has sent is delivered.
+    fn peer_gone(&self, link: &Link) {
+        if self
+            .state
+            .compare_exchange(
+                state::OPEN,
+                state::DRAINING,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            )
+            .is_err()
+        {
+            return;
+        }
+        self.flush_sending(Ending::Peer);
+        self.deliver(link);
+        self.wake_own(link);
+    }
+
+    /// Ends the endpoint, if nothing has ended it before. Called without any lock.
+    fn finish(&self, ending: Ending) {
+        let to = state_of(ending);
+        let moved = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+                matches!(now, state::OPEN | state::DRAINING).then_some(to)
+            });
+        let Some(link) = self.link.get() else { return };
+        if moved.is_err() {
+            return;
+        }
+        link.segment.own().notices.closed.store(1, Ordering::SeqCst);
+        shm::note(&link.segment.own().notices);
+        link.wake(reason::END);
+        self.core.unwatch(self.id, link.socket.as_fd());
+        sys::shut_down(link.socket.as_fd());
+        self.flush_sending(ending);
+        self.receiving.lock().flush(ending);
+        self.wake_own(link);
+        if ending != Ending::Local {
+            self.core.tell(Event::Ended {
+                endpoint: self.token,
+                ending,
+            });
+        }
+    }
+
+    fn flush_sending(&self, ending: Ending) {
+        let mut sending = self.sending.lock();
+        sending.flush(ending);
+        self.send_work.store(sending.has_work(), Ordering::Relaxed);
+    }
+
+    // ---- waking --------------------------------------------------------------------------
+
+    /// Wakes whoever sleeps on this side: there is something to poll.
+    fn wake_own(&self, link: &Link) {
+        if self.waiter.swap(false, Ordering::SeqCst) {
+            link.disarm(Sleeper::Waiter);
+            sys::signal(self.event.as_fd());
+        }
+        self.wake_progress(link);
+    }
+
+    fn wake_progress(&self, link: &Link) {
+        if self.progress.swap(false, Ordering::SeqCst) {
+            link.disarm(Sleeper::Progress);
+            self.core.tell(Event::Ready {
+                endpoint: self.token,
+            });
+        }
+    }
+
+    /// What a sleeper of this side has to be woken for.
+    fn reasons(&self) -> u32 {
+        let always = reason::MESSAGE | reason::ANSWER | reason::END;
+        if self.sending.lock().has_work() {
+            always | reason::SPACE
+        } else {
+            always
+        }
+    }
+
+    /// Whether `poll` would yield something or move something on.
+    fn has_something(&self, link: &Link) -> bool {
+        if !matches!(
+            self.state.load(Ordering::SeqCst),
+            state::OPEN | state::DRAINING
+        ) {
+            return true;
+        }
+        let changes = link.segment.peer().notices.changes.load(Ordering::SeqCst);
+        if changes != self.seen.load(Ordering::Relaxed) {
+            return true;
+        }
+        {
+            let mut sending = self.sending.lock();
+            if sending.has_completions() || sending.could_send(link, 0) {
+                return true;
+            }
+        }
+        let receiving = self.receiving.lock();
+        receiving.has_completions() || receiving.could_deliver(link)
+    }
+
+    // ---- moving --------------------------------------------------------------------------
+
+    #[inline]
+    fn post_send(&self, link: &Link, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
+        let limits = self.core.limits();
+        let terms = Terms {
+            max_message: limits.max_message,
+            depth: limits.send_depth,
+            after: 0,
+            ended: 0,
+        };
+        let posted = {
+            let mut sending = self.sending.lock();
+            if !self.is_open() {
+                return Err(self.closed_by());
+            }
+            let posted = sending.post(link, op, pieces, terms);
+            if posted == Ok(Ok(Posted::Pending)) {
+                self.send_work.store(true, Ordering::Relaxed);
+            }
+            posted
+        };
+        match posted {
+            Ok(Ok(Posted::Done(len))) => {
+                link.wake(reason::MESSAGE);
+                Ok(Posted::Done(len))
+            }
+            Ok(Ok(Posted::Pending)) => {
+                self.wait_for_space(link);
+                Ok(Posted::Pending)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(Broken) => {
+                self.finish(Ending::Broken);
+                Err(PostError::Ended(Ending::Broken))
+            }
+        }
+    }
+
+    /// A send has to wait: sleepers of this side want to know of space from now on.
+    #[cold]
+    fn wait_for_space(&self, link: &Link) {
+        let mut asleep = false;
+        for (flag, sleeper) in [
+            (&self.waiter, Sleeper::Waiter),
+            (&self.progress, Sleeper::Progress),
+        ] {
+            if flag.load(Ordering::SeqCst) {
+                link.arm(sleeper, reason::SPACE);
+                asleep = true;
+            }
+        }
+        if asleep && self.pump(link) {
+            self.wake_own(link);
+        }
+    }
+
+    /// Moves waiting sends on; says whether any has ended.
+    fn pump(&self, link: &Link) -> bool {
+        let (moved, completed) = {
+            let mut sending = self.sending.lock();
+            let moved = if self.is_open() {
+                sending.pump(link, 0)
+            } else {
+                Ok(false)
+            };
+            self.send_work.store(sending.has_work(), Ordering::Relaxed);
+            (moved, sending.has_completions())
+        };
+        match moved {
+            Ok(true) => link.wake(reason::MESSAGE),
+            Ok(false) => {}
+            Err(Broken) => self.finish(Ending::Broken),
+        }
+        completed
+    }
+
+    fn post_receive(&self, link: &Link, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
+        let mut receiving = self.receiving.lock();
+        if !matches!(
+            self.state.load(Ordering::SeqCst),
+            state::OPEN | state::DRAINING
+        ) {
+            return Err(self.closed_by());
+        }
+        let idle = receiving.is_idle();
+        let posted = receiving.post(op, pieces, self.core.limits().receive_depth)?;
+        if !idle {
+            return Ok(posted);
+        }
+        let delivered = receiving.deliver(link);
+        let only = receiving.take_only(op);
+        drop(receiving);
+        self.delivered(link, delivered);
+        Ok(match only {
+            Some(Outcome::Done(len)) => Posted::Done(len),
+            Some(outcome) => {
+                // It ended in a way that `Posted` cannot say.
+                self.receiving.lock().put_back(Completion { op, outcome });
+                self.wake_own(link);
+                Posted::Pending
+            }
+            None => posted,
+        })
+    }
+
+    /// Fills receives with what is there.
+    fn deliver(&self, link: &Link) {
+        let delivered = self.receiving.lock().deliver(link);
+        self.delivered(link, delivered);
+    }
+
+    #[inline]
+    fn delivered(&self, link: &Link, delivered: Result<Delivered, Failed>) {
+        match delivered {
+            Ok(delivered) => {
+                if delivered.told {
+                    link.wake(reason::SPACE);
+                }
+                if delivered.empty && self.state.load(Ordering::Relaxed) == state::DRAINING {
+                    self.finish(Ending::Peer);
+                }
+            }
+            Err(Failed) => self.finish(Ending::Broken),
+        }
+    }
+
+    /// Deals with the peer's notices.
+    #[cold]
+    fn notice(&self, link: &Link, changes: u32) {
+        self.seen.store(changes, Ordering::Relaxed);
+        if link.segment.peer().notices.closed.load(Ordering::SeqCst) != 0 {
+            self.peer_gone(link);
+        }
+    }
+
+    /// What is left to report of an endpoint that has ended.
+    #[cold]
+    fn take_rest(&self, completions: &mut Vec<Completion>) {
+        self.sending.lock().take_completions(completions);
+        self.receiving.lock().take_completions(completions);
+    }
+}
+
+impl Endpoint for SoftEndpoint {
+    #[allow(unsafe_code, reason = "the promise of the trait is passed on")]
+    unsafe fn register(&self, region: Region, access: Access) -> Result<Key, RegisterError> {
+        if region.base.checked_add(region.len).is_none()
+            || !sys::is_mapped(region.base, region.len.max(1))
+        {
+            return Err(RegisterError::BadRegion);
+        }
+        let mut sending = self.sending.lock();
+        let mut receiving = self.receiving.lock();
+        // SAFETY: the caller's promise is that of this function.
+        let key = unsafe { sending.table.add(region, access) };
+        // SAFETY: as above.
+        let same = unsafe { receiving.table.add(region, access) };
+        debug_assert_eq!(key, same);
+        Ok(key)
+    }
+
+    fn deregister(&self, key: Key) -> Result<(), DeregisterError> {
+        let mut sending = self.sending.lock();
+        let mut receiving = self.receiving.lock();
+        sending.table.removable(key)?;
+        receiving.table.removable(key)?;
+        sending.table.remove(key);
+        receiving.table.remove(key);
+        Ok(())
+    }
+
+    #[allow(unsafe_code, reason = "the promise of the trait is passed on")]
+    unsafe fn expose(
+        &self,
+        _region: Region,
+        _access: Access,
+        _descriptor: &mut [u8],
+    ) -> Result<Key, RegisterError> {
+        Err(RegisterError::NoResources)
+    }
+
+    fn conceal(&self, _key: Key) -> Result<(), DeregisterError> {
+        Err(DeregisterError::Unknown)
+    }
+
+    #[inline]
+    fn post(&self, post: Post<'_>) -> Result<Posted, PostError> {
+        let link = self.link.get().ok_or(PostError::NotConnected)?;
+        let (Post::Send { pieces, .. }
+        | Post::Receive { pieces, .. }
+        | Post::Write { pieces, .. }
+        | Post::Read { pieces, .. }) = post;
+        if pieces.len() > self.core.limits().max_pieces {
+            return Err(PostError::TooManyPieces);
+        }
+        match post {
+            Post::Send { op, pieces } => self.post_send(link, op, pieces),
+            Post::Receive { op, pieces } => self.post_receive(link, op, pieces),
+            Post::Write { .. } | Post::Read { .. } => Err(PostError::Unsupported),
+        }
+    }
+
+    #[inline]
+    fn poll(&self, completions: &mut Vec<Completion>) {
+        let Some(link) = self.link.get() else { return };
+        let changes = link.segment.peer().notices.changes.load(Ordering::SeqCst);
+        if changes != self.seen.load(Ordering::Relaxed) {
+            self.notice(link, changes);
+        }
+        if self.send_work.load(Ordering::Relaxed) {
+            self.pump(link);
+            let mut sending = self.sending.lock();
+            sending.take_completions(completions);
+            self.send_work.store(sending.has_work(), Ordering::Relaxed);
+        }
+        let state = self.state.load(Ordering::SeqCst);
+        if matches!(state, state::OPEN | state::DRAINING) {
+            let delivered = {
+                let mut receiving = self.receiving.lock();
+                let delivered = receiving.deliver(link);
+                receiving.take_completions(completions);
+                delivered
+            };
+            self.delivered(link, delivered);
+        } else {
+            self.take_rest(completions);
+        }
+    }
+
+    fn arm(&self, whom: ArmFor) -> bool {
+        let (flag, sleeper) = match whom {
+            ArmFor::Waiter => {
+                sys::drain(self.event.as_fd());
+                (&self.waiter, Sleeper::Waiter)
+            }
+            ArmFor::Progress => (&self.progress, Sleeper::Progress),
+        };
+        flag.store(true, Ordering::SeqCst);
+        let Some(link) = self.link.get() else {
+            return self.ending().is_none();
+        };
+        link.arm(sleeper, self.reasons());
+        if !self.has_something(link) {
+            return true;
+        }
+        flag.store(false, Ordering::SeqCst);
+        link.disarm(sleeper);
+        false
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    fn disconnect(&self) {
+        if let Some(mut attempt) = self.attempt.lock().take() {
+            attempt.abandon(&self.core, self.id);
+        }
+        self.finish(Ending::Local);
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        match self.state.load(Ordering::SeqCst) {
+            state::LOCAL => Some(Ending::Local),
+            state::PEER => Some(Ending::Peer),
+            state::BROKEN => Some(Ending::Broken),
+            _ => None,
+        }
+    }
+
+    fn rdma_path(&self) -> &'static str {
+        match self.link.get() {
+            Some(link) if link.direct => "direct",
+            Some(_) => "pipelined",
+            None => "none",
+        }
+    }
+}
+
+impl Drop for SoftEndpoint {
+    fn drop(&mut self) {
+        self.disconnect();
+        drop(self.core.forget(self.id));
+    }
+}

@@ -1,0 +1,100 @@
+//! The embedded SAN: a fabric of shared memory between processes of one host, and inside one.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `options` | what can be chosen |
+//! | `directory` | names, local addresses, the question whether TCP would find a listener |
+//! | `wire`, `handshake` | the rendezvous over an abstract Unix socket |
+//! | `core` | what the endpoints of a fabric share: the epoll set, the events, the timer |
+//! | `endpoint` | one connection: state, posting, polling, arming, the end |
+//! | `sending`, `receiving` | the two halves of messaging |
+//! | `link` | the connected state and the wake-ups |
+//! | `ring`, `shm`, `copy` | the rings, the shared segment, the copy kernels |
+//! | `region` | registered memory and every access to it |
+//! | `sys` | system calls |
+//!
+//! `unsafe` stands in `sys`, `shm`, `copy` and `region`, and in `endpoint` where the promise of
+//! `Endpoint::register` is passed on.
+//!
+//! The peer of a connection is another process of the same user, and it is not trusted: see `shm`
+//! and `ring` for what it cannot do.
+
+#[allow(unsafe_code)]
+mod copy;
+mod core;
+mod directory;
+mod endpoint;
+mod handshake;
+mod link;
+mod options;
+mod receiving;
+#[allow(unsafe_code)]
+mod region;
+mod ring;
+mod sending;
+#[allow(unsafe_code)]
+mod shm;
+#[allow(unsafe_code)]
+mod sys;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub(crate) use options::{Options, Rdma};
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use self::core::Core;
+use super::{Caps, ConnectError, Endpoint, Event, Fabric, ListenError, Listener, Token};
+
+/// The embedded SAN of this process.
+#[derive(Debug)]
+pub(crate) struct SoftFabric {
+    core: Arc<Core>,
+}
+
+impl SoftFabric {
+    pub(crate) fn new(options: Options) -> io::Result<Self> {
+        Ok(Self {
+            core: Core::new(options)?,
+        })
+    }
+}
+
+impl Fabric for SoftFabric {
+    fn name(&self) -> &'static str {
+        "soft"
+    }
+
+    fn caps(&self) -> Caps {
+        self.core.caps()
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        directory::addresses()
+    }
+
+    fn listen(&self, listener: Token, at: SocketAddr) -> Result<Box<dyn Listener>, ListenError> {
+        handshake::listen(&self.core, listener, at)
+    }
+
+    fn connect(
+        &self,
+        endpoint: Token,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<Arc<dyn Endpoint>, ConnectError> {
+        handshake::connect(&self.core, endpoint, from, to)
+    }
+
+    fn poll(&self, events: &mut Vec<Event>) {
+        self.core.poll(events);
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.core.readiness()
+    }
+}

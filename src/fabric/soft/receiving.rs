@@ -1,0 +1,154 @@
+//! The receiving half of an endpoint: posted receives, and the messages that fill them.
+//!
+//! Invariant: messages fill receives in order, one each; a message for which no receive is posted
+//! stays in the ring.
+
+use std::collections::VecDeque;
+
+use super::link::Link;
+use super::region::{Spans, Table, scatter};
+use super::ring::{Broken, Consumer};
+use super::sending::MESSAGE;
+use super::shm::Lane;
+use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, PostError, Posted};
+
+#[derive(Debug)]
+struct Waiting {
+    op: OpId,
+    spans: Spans,
+    len: usize,
+}
+
+/// Guarded by the endpoint's `receiving` lock.
+#[derive(Debug, Default)]
+pub(super) struct Receiving {
+    pub(super) table: Table,
+    ring: Consumer,
+    queue: VecDeque<Waiting>,
+    done: Vec<Completion>,
+}
+
+/// Why messages cannot be delivered any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Failed;
+
+impl From<Broken> for Failed {
+    fn from(_: Broken) -> Self {
+        Self
+    }
+}
+
+/// What `deliver` did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Delivered {
+    /// The peer was told of free space.
+    pub(super) told: bool,
+    /// No complete message is left.
+    pub(super) empty: bool,
+}
+
+impl Receiving {
+    /// Accepts a receive; it waits until `deliver`.
+    pub(super) fn post(
+        &mut self,
+        op: OpId,
+        pieces: &[Piece],
+        depth: usize,
+    ) -> Result<Posted, PostError> {
+        let (spans, len) = self.table.resolve(pieces, Access::WRITE)?;
+        if self.queue.len() >= depth {
+            return Err(PostError::Full);
+        }
+        self.table.hold(&spans);
+        self.queue.push_back(Waiting { op, spans, len });
+        Ok(Posted::Pending)
+    }
+
+    /// Whether a receive posted now would be the next to be filled and to be reported.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.done.is_empty()
+    }
+
+    /// Fills posted receives with the messages that are there.
+    #[inline]
+    pub(super) fn deliver(&mut self, link: &Link) -> Result<Delivered, Failed> {
+        let ring = link.incoming(Lane::Messages);
+        let mut delivered = Delivered::default();
+        loop {
+            let Some(record) = self.ring.peek(ring)? else {
+                delivered.empty = true;
+                break;
+            };
+            if record.kind != MESSAGE {
+                return Err(Failed);
+            }
+            let Some(first) = self.queue.pop_front() else {
+                break;
+            };
+            self.table.let_go(&first.spans);
+            let outcome = if record.len <= first.len {
+                scatter(&first.spans, 0, record.len, ring, record.payload);
+                Outcome::Done(record.len)
+            } else {
+                Outcome::Truncated
+            };
+            self.done.push(Completion {
+                op: first.op,
+                outcome,
+            });
+            if outcome == Outcome::Truncated {
+                return Err(Failed);
+            }
+            delivered.told |= self.ring.release(ring, record);
+        }
+        // An idle producer learns of all the space, so that it need not wait for the next message.
+        delivered.told |= self.ring.tell(ring);
+        Ok(delivered)
+    }
+
+    /// Whether `deliver` would do something.
+    pub(super) fn could_deliver(&self, link: &Link) -> bool {
+        match self.ring.peek(link.incoming(Lane::Messages)) {
+            Ok(None) => false,
+            Ok(Some(_)) => !self.queue.is_empty(),
+            Err(Broken) => true,
+        }
+    }
+
+    /// Ends everything that waits.
+    pub(super) fn flush(&mut self, ending: Ending) {
+        for waiting in std::mem::take(&mut self.queue) {
+            self.table.let_go(&waiting.spans);
+            self.done.push(Completion {
+                op: waiting.op,
+                outcome: Outcome::Flushed(ending),
+            });
+        }
+    }
+
+    pub(super) fn has_completions(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn take_completions(&mut self, into: &mut Vec<Completion>) {
+        into.append(&mut self.done);
+    }
+
+    /// Reports an outcome by `take_completions` after all.
+    pub(super) fn put_back(&mut self, completion: Completion) {
+        self.done.push(completion);
+    }
+
+    /// The one completion there is, if it is of `op`.
+    pub(super) fn take_only(&mut self, op: OpId) -> Option<Outcome> {
+        match self.done.as_slice() {
+            [only] if only.op == op => {
+                let outcome = only.outcome;
+                self.done.clear();
+                Some(outcome)
+            }
+            _ => None,
+        }
+    }
+}

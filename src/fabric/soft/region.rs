@@ -1,0 +1,306 @@
+//! The registered memory of this process, and every access to it.
+//!
+//! Owns the registration tables and the copies between registered memory and rings. A [`Span`] is
+//! made only by [`Table::resolve`], which has checked it against a registration; whoever keeps a
+//! span beyond the lock under which it was resolved holds its registration (see [`Table::hold`]),
+//! and a held registration cannot be removed. So the promise made at `register` covers every span.
+
+use smallvec::SmallVec;
+
+use super::shm::Ring;
+use super::{copy, sys};
+use crate::fabric::{Access, DeregisterError, Key, Piece, PostError, Region};
+
+/// Part of a registered region.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    key: Key,
+    base: usize,
+    len: usize,
+}
+
+/// The pieces of one operation.
+pub(super) type Spans = SmallVec<[Span; 4]>;
+
+#[derive(Clone, Copy, Debug)]
+struct Registration {
+    region: Region,
+    access: Access,
+    /// Pending operations that hold it.
+    holds: u32,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    registration: Option<Registration>,
+}
+
+/// Registrations of one endpoint, as one of its lock domains sees them.
+///
+/// Every domain has its own copy, changed only while all of them are locked, so that each can be
+/// read under its own lock alone.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+fn split(key: Key) -> (usize, u32) {
+    let [a, b, c, d, e, f, g, h] = key.0.to_le_bytes();
+    (
+        u32::from_le_bytes([a, b, c, d]) as usize,
+        u32::from_le_bytes([e, f, g, h]),
+    )
+}
+
+impl Table {
+    /// Adds a registration. All copies give the same key, as they see the same changes.
+    ///
+    /// # Safety
+    /// The caller passes on the promise of `Endpoint::register`.
+    pub(super) unsafe fn add(&mut self, region: Region, access: Access) -> Key {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let mut generation = 0;
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            // Never zero, so that a key is never zero.
+            slot.generation = (slot.generation + 1) & 0x7FFF_FFFF | 1 << 30;
+            generation = slot.generation;
+            slot.registration = Some(Registration {
+                region,
+                access,
+                holds: 0,
+            });
+        }
+        Key(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    fn find(&mut self, key: Key) -> Option<&mut Registration> {
+        let (index, generation) = split(key);
+        let slot = self.slots.get_mut(index)?;
+        if slot.generation == generation {
+            slot.registration.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Whether the registration may be removed as far as this copy knows.
+    pub(super) fn removable(&mut self, key: Key) -> Result<(), DeregisterError> {
+        match self.find(key) {
+            None => Err(DeregisterError::Unknown),
+            Some(registration) if registration.holds > 0 => Err(DeregisterError::InUse),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        let (index, generation) = split(key);
+        if let Some(slot) = self.slots.get_mut(index)
+            && slot.generation == generation
+            && slot.registration.take().is_some()
+        {
+            self.free.extend(u32::try_from(index));
+        }
+    }
+
+    /// Checks pieces against their registrations and the use that is made of them.
+    /// req: WSD-12, WSD-13
+    #[inline]
+    pub(super) fn resolve(
+        &mut self,
+        pieces: &[Piece],
+        access: Access,
+    ) -> Result<(Spans, usize), PostError> {
+        let mut spans = Spans::new();
+        let mut total = 0usize;
+        for piece in pieces {
+            let registration = self.find(piece.key).ok_or(PostError::BadPiece)?;
+            if !registration.access.contains(access) {
+                return Err(PostError::Rights);
+            }
+            let end = piece
+                .offset
+                .checked_add(piece.len)
+                .ok_or(PostError::BadPiece)?;
+            if end > registration.region.len {
+                return Err(PostError::BadPiece);
+            }
+            total = total.checked_add(piece.len).ok_or(PostError::TooLarge)?;
+            spans.push(Span {
+                key: piece.key,
+                base: registration.region.base + piece.offset,
+                len: piece.len,
+            });
+        }
+        Ok((spans, total))
+    }
+
+    /// Keeps the registrations of `spans` from being removed until `let_go`.
+    pub(super) fn hold(&mut self, spans: &Spans) {
+        for span in spans {
+            if let Some(registration) = self.find(span.key) {
+                registration.holds += 1;
+            }
+        }
+    }
+
+    pub(super) fn let_go(&mut self, spans: &Spans) {
+        for span in spans {
+            if let Some(registration) = self.find(span.key) {
+                registration.holds = registration.holds.saturating_sub(1);
+            }
+        }
+    }
+}
+
+/// The parts of `spans` that make up `len` bytes from `offset` on.
+pub(super) fn parts(
+    spans: &[Span],
+    offset: usize,
+    len: usize,
+) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut skip = offset;
+    let mut left = len;
+    spans.iter().filter_map(move |span| {
+        let from = skip.min(span.len);
+        skip -= from;
+        let take = (span.len - from).min(left);
+        left -= take;
+        (take > 0).then(|| (span.base + from, take))
+    })
+}
+
+/// Copies `len` bytes of `spans`, from `offset` on, into a ring.
+#[inline]
+pub(super) fn gather(
+    spans: &[Span],
+    offset: usize,
+    len: usize,
+    ring: Ring<'_>,
+    mut position: u64,
+    how: copy::How,
+) {
+    for (base, take) in parts(spans, offset, len) {
+        // SAFETY: a span lies in a live registration, whose maker promised the memory.
+        unsafe { ring.fill(position, base as *const u8, take, how) };
+        position += take as u64;
+    }
+}
+
+/// Copies `len` bytes of a ring into `spans`, from `offset` on.
+#[inline]
+pub(super) fn scatter(
+    spans: &[Span],
+    offset: usize,
+    len: usize,
+    ring: Ring<'_>,
+    mut position: u64,
+) {
+    for (base, take) in parts(spans, offset, len) {
+        // SAFETY: a span lies in a live registration, whose maker promised the memory.
+        unsafe { ring.take(position, base as *mut u8, take) };
+        position += take as u64;
+    }
+}
+
+/// Whether process `pid` lets this one read its memory and holds `proof` at `at`.
+pub(super) fn holds_proof(pid: i32, at: u64, proof: [u8; 16]) -> bool {
+    let mut read = [0u8; 16];
+    let local = [libc::iovec {
+        iov_base: read.as_mut_ptr().cast(),
+        iov_len: read.len(),
+    }];
+    let Ok(at) = usize::try_from(at) else {
+        return false;
+    };
+    // SAFETY: the local part is `read`.
+    let copied = unsafe { sys::process_vm(pid, false, &local, at, read.len()) };
+    matches!(copied, Ok(16)) && read == proof
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table_with(len: usize, access: Access) -> (Table, Key) {
+        let mut table = Table::default();
+        // SAFETY: nothing is copied in these tests.
+        let key = unsafe { table.add(Region { base: 0x1000, len }, access) };
+        (table, key)
+    }
+
+    #[test]
+    fn pieces_are_checked_against_bounds_and_rights() {
+        let (mut table, key) = table_with(100, Access::READ);
+        let mut resolve = |offset, len, access| {
+            table
+                .resolve(&[Piece { key, offset, len }], access)
+                .map(|(_, total)| total)
+        };
+        assert_eq!(resolve(0, 100, Access::READ), Ok(100));
+        assert_eq!(resolve(100, 0, Access::READ), Ok(0));
+        assert_eq!(resolve(1, 100, Access::READ), Err(PostError::BadPiece));
+        assert_eq!(
+            resolve(usize::MAX, 2, Access::READ),
+            Err(PostError::BadPiece)
+        );
+        assert_eq!(resolve(0, 1, Access::WRITE), Err(PostError::Rights));
+    }
+
+    #[test]
+    fn a_removed_registration_is_unknown_also_when_its_slot_is_used_again() {
+        let (mut table, old) = table_with(100, Access::READ);
+        table.remove(old);
+        assert_eq!(table.removable(old), Err(DeregisterError::Unknown));
+        // SAFETY: nothing is copied.
+        let new = unsafe {
+            table.add(
+                Region {
+                    base: 0x1000,
+                    len: 10,
+                },
+                Access::READ,
+            )
+        };
+        assert_ne!(old, new);
+        assert_eq!(table.removable(old), Err(DeregisterError::Unknown));
+        assert_eq!(table.removable(new), Ok(()));
+    }
+
+    #[test]
+    fn a_held_registration_is_in_use_until_it_is_let_go() {
+        // req: WSD-12
+        let (mut table, key) = table_with(100, Access::READ);
+        let (spans, _) = table
+            .resolve(
+                &[Piece {
+                    key,
+                    offset: 0,
+                    len: 1,
+                }],
+                Access::READ,
+            )
+            .unwrap();
+        table.hold(&spans);
+        assert_eq!(table.removable(key), Err(DeregisterError::InUse));
+        table.let_go(&spans);
+        assert_eq!(table.removable(key), Ok(()));
+    }
+
+    #[test]
+    fn parts_cut_across_pieces() {
+        let (mut table, key) = table_with(100, Access::READ);
+        let pieces =
+            [(0, 10), (50, 0), (20, 5), (90, 10)].map(|(offset, len)| Piece { key, offset, len });
+        let (spans, total) = table.resolve(&pieces, Access::READ).unwrap();
+        assert_eq!(total, 25);
+        let cut: Vec<_> = parts(&spans, 8, 10).collect();
+        assert_eq!(cut, [(0x1008, 2), (0x1014, 5), (0x105A, 3)]);
+        assert_eq!(parts(&spans, 0, 25).map(|part| part.1).sum::<usize>(), 25);
+        assert_eq!(parts(&spans, 25, 5).count(), 0);
+    }
+}
