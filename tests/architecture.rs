@@ -25,6 +25,13 @@ const UNSAFE: &[&str] = &[
     "src/fabric/soft/region.rs",
     "src/fabric/soft/shm.rs",
     "src/fabric/soft/sys.rs",
+    "switch/src/lent.rs",
+    "switch/src/sys.rs",
+    "switch/src/table/control.rs",
+    "switch/src/table/entry.rs",
+    "switch/src/table/mod.rs",
+    "switch/src/table/transfer.rs",
+    "switch/src/upcalls.rs",
     "cli/src/sys.rs",
 ];
 
