@@ -1,0 +1,232 @@
+//! The end: half closes, the graceful close, failures.
+//!
+//! A provider says only that a connection is gone. So both sides tell each other all they need to
+//! know before one of them takes it down: each tells the length of its stream, and when nothing is
+//! left to do for the acceptor, it says so as its last message (`finished`); the connector takes the
+//! connection down when it has that message and nothing left to do itself. Whatever is lost in
+//! between was not worth anything. A connection that goes otherwise has failed.
+
+use super::action::Action;
+use super::config::Role;
+use super::error::{Failure, ResetReason, SendError};
+use super::message::Message;
+use super::{Connection, Session};
+use crate::time::Instant;
+
+/// What is told and known about the end.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Closing {
+    /// The application has closed.
+    wanted: bool,
+    /// The peer is to be told that nothing is received any more.
+    receive_due: bool,
+    receive_told: bool,
+    finished_told: bool,
+    finished_heard: bool,
+    pub(super) reset_due: Option<ResetReason>,
+    reset_told: bool,
+    timer: Timer,
+}
+
+/// The time for the peer's part of the end.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Timer {
+    #[default]
+    Off,
+    /// Runs from the next moment that the driver tells.
+    Due,
+    At(Instant),
+    Expired,
+}
+
+impl Session {
+    /// No more sends; the peer reads everything that was accepted, and then the end.
+    pub fn shutdown_send(&mut self) {
+        self.send.shutdown();
+    }
+
+    /// No more receiving: what is unread and what still comes is discarded, the peer's sends fail.
+    /// The driver empties its queues.
+    pub fn shutdown_receive(&mut self) {
+        if self.receive.is_discarding() {
+            return;
+        }
+        self.receive.discard(&mut self.effects);
+        // A peer that has sent its last byte need not know.
+        if self.failure.is_none() && self.receive.end().is_none() {
+            self.closing.receive_due = true;
+        }
+    }
+
+    /// Both, and then disconnects in the background. Keep driving until [`Action::Disconnect`].
+    pub fn close(&mut self, now: Instant) {
+        self.now = now;
+        self.closing.wanted = true;
+        self.shutdown_send();
+        self.shutdown_receive();
+        if self.peer.is_none() && self.connection == Connection::Up {
+            // Nobody to part from.
+            self.fail(Failure::Aborted, None);
+        }
+    }
+
+    /// Ends at once: tells the peer why if that is possible, releases everything, disconnects.
+    pub fn abort(&mut self, now: Instant, reason: ResetReason) {
+        self.now = now;
+        self.fail(Failure::Aborted, Some(reason));
+        self.receive.discard(&mut self.effects);
+    }
+
+    /// The provider says that the connection is gone.
+    pub fn handle_disconnected(&mut self, now: Instant) {
+        self.now = now;
+        if self.connection == Connection::Down {
+            return;
+        }
+        if !self.both_over() {
+            self.fail(Failure::Disconnected, None);
+        }
+        self.connection = Connection::Gone;
+        self.closing.reset_due = None;
+        self.alive.stop();
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure, tell: Option<ResetReason>) {
+        if self.failure.is_some() || self.connection != Connection::Up {
+            return;
+        }
+        self.failure = Some(failure);
+        self.connection = Connection::Failing;
+        self.closing.reset_due = tell;
+        self.alive.stop();
+        self.send.fail(failure, &mut self.effects);
+        self.receive.fail(failure, &mut self.effects);
+    }
+
+    /// A Shutdown arrived.
+    pub(super) fn peer_shutdown(&mut self, receive: bool, finished: bool) {
+        self.closing.finished_heard |= finished;
+        if receive {
+            self.send.peer_closed(&mut self.effects);
+        }
+    }
+
+    /// Both streams have ended, and both sides' transfers are over.
+    fn both_over(&self) -> bool {
+        self.send.is_over() && self.receive.is_over()
+    }
+
+    /// The Shutdown that is due now.
+    pub(super) fn poll_shutdown(&mut self) -> Option<Message> {
+        let send = self.send.end_due();
+        let receive = self.closing.receive_due;
+        if send.is_some() || receive {
+            self.closing.receive_due = false;
+            self.closing.receive_told |= receive;
+            if send.is_some() {
+                self.send.end_told();
+            }
+            return Some(Message::Shutdown {
+                send,
+                receive,
+                finished: false,
+            });
+        }
+        let finished = self.role == Role::Acceptor && !self.closing.finished_told;
+        if finished && self.both_over() {
+            self.closing.finished_told = true;
+            return Some(Message::Shutdown {
+                send: None,
+                receive: false,
+                finished: true,
+            });
+        }
+        None
+    }
+
+    /// Starts the timer when only the peer can go on with the close.
+    pub(super) fn watch_close(&mut self) {
+        if self.closing.timer != Timer::Off {
+            return;
+        }
+        let alone = match self.connection {
+            Connection::Up => {
+                self.send.is_over() && (self.closing.wanted || self.receive.is_over())
+            }
+            Connection::Failing => true,
+            Connection::Gone | Connection::Down => false,
+        };
+        if alone {
+            self.closing.timer = Timer::Due;
+        }
+    }
+
+    pub(super) fn close_deadline(&self) -> Option<Instant> {
+        match self.closing.timer {
+            Timer::Off | Timer::Expired => None,
+            Timer::Due => Some(self.now),
+            Timer::At(deadline) => Some(deadline),
+        }
+    }
+
+    pub(super) fn close_timed_out(&mut self) {
+        match self.closing.timer {
+            Timer::Due => {
+                let deadline = self.now.saturating_add(self.config.close_timeout);
+                self.closing.timer = Timer::At(deadline);
+            }
+            Timer::At(deadline) if self.now >= deadline => self.closing.timer = Timer::Expired,
+            _ => {}
+        }
+    }
+
+    /// The last action, once it is due.
+    pub(super) fn poll_disconnect(&mut self) -> Option<Action> {
+        let sent = self.send_free == self.config.send_buffers;
+        let expired = self.closing.timer == Timer::Expired;
+        let due = match self.connection {
+            Connection::Down => false,
+            Connection::Gone => true,
+            Connection::Failing => sent || expired || !self.closing.reset_told,
+            Connection::Up => {
+                expired
+                    || (self.role == Role::Connector
+                        && sent
+                        && self.closing.finished_heard
+                        && self.both_over())
+            }
+        };
+        if !due {
+            return None;
+        }
+        if self.connection == Connection::Up && !self.both_over() {
+            // The peer did not do its part in time; nobody here waits for it.
+            self.send.fail(Failure::Disconnected, &mut self.effects);
+            self.receive.fail(Failure::Disconnected, &mut self.effects);
+        }
+        self.connection = Connection::Down;
+        self.alive.stop();
+        // What was released just now comes first.
+        self.effects.push_back(Action::Disconnect);
+        self.effects.pop_front()
+    }
+
+    /// The Reset that is due now.
+    pub(super) fn poll_reset(&mut self) -> Option<Message> {
+        let reason = self.closing.reset_due.take()?;
+        self.closing.reset_told = true;
+        Some(Message::Reset { reason })
+    }
+
+    /// Whether a send would be refused for another reason than a full queue.
+    ///
+    /// # Errors
+    ///
+    /// That reason.
+    pub fn send_open(&self) -> Result<(), SendError> {
+        match self.failure {
+            Some(failure) => Err(SendError::Failed(failure)),
+            None => self.send.open(),
+        }
+    }
+}

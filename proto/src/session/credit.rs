@@ -1,0 +1,159 @@
+//! Receive-buffer credits of both directions.
+//!
+//! One credit is one receive buffer that the other side has posted. Both counters are cumulative
+//! since the connection began and wrap around, so that any message can repeat them.
+//!
+//! Invariants: never more messages under way than buffers granted; never more granted than posted;
+//! and with `outstanding` = granted − received,
+//! `bytes waiting + (outstanding − RESERVE) × payload <= inbox limit`, because a sender keeps the last
+//! [`RESERVE`] credits for messages that bring no data into the inbox. So no peer that obeys can
+//! overflow the inbox, and control messages flow however full the inbox is.
+
+use super::error::ProtocolError;
+
+/// Credits that data leaves to the messages that complete transfers.
+pub(super) const RESERVE: u32 = 3;
+/// Credits that those leave to Credit and Reset.
+const LAST: u32 = 1;
+/// Fewest receive buffers a side may post.
+///
+/// With fewer, one explicit Credit, which is not returned on its own, could stop all data.
+pub const MIN_RECEIVES: u32 = RESERVE + 2;
+/// Fewest credits worth a message of their own: it uses one up, so returning one would never end.
+const WORTH_A_MESSAGE: u32 = 2;
+
+/// How far down a message may use the credits up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    /// Brings data into the peer's inbox.
+    Data,
+    /// Completes something, or brings data the peer has asked for.
+    Completion,
+    /// Returns credits, or ends the connection.
+    Last,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Credits {
+    /// Messages sent.
+    sent: u32,
+    /// Messages the peer permits to send.
+    limit: u32,
+    /// Receive buffers of the peer.
+    peer_receives: u32,
+    /// Messages received.
+    received: u32,
+    /// Receive buffers ever posted.
+    posted: u32,
+    /// What the peer was told last.
+    granted: u32,
+    /// Most messages the peer may ever have under way: posted buffers, and room for their data.
+    window: u32,
+}
+
+impl Credits {
+    /// `receives` buffers are posted; an empty inbox has room for the data of `room` messages.
+    pub(super) fn new(receives: u32, room: u32) -> Self {
+        Self {
+            sent: 0,
+            limit: 0,
+            peer_receives: 0,
+            received: 0,
+            posted: receives,
+            granted: 0,
+            window: receives.min(RESERVE.saturating_add(room)),
+        }
+    }
+
+    /// The connector may send its first message unasked.
+    pub(super) fn permit_first(&mut self) {
+        self.limit = 1;
+    }
+
+    /// The acceptor takes that message without having granted it.
+    pub(super) fn expect_first(&mut self) {
+        self.granted = 1;
+    }
+
+    pub(super) fn set_peer_receives(&mut self, receives: u32) {
+        self.peer_receives = receives;
+    }
+
+    fn available(&self) -> u32 {
+        self.limit.wrapping_sub(self.sent)
+    }
+
+    pub(super) fn may_send(&self, class: Class) -> bool {
+        self.available()
+            > match class {
+                Class::Data => RESERVE,
+                Class::Completion => LAST,
+                Class::Last => 0,
+            }
+    }
+
+    /// A message arrived; the peer must have had a credit for it.
+    pub(super) fn message_received(&mut self) -> Result<(), ProtocolError> {
+        if self.outstanding() == 0 {
+            return Err(ProtocolError::Credit);
+        }
+        self.received = self.received.wrapping_add(1);
+        Ok(())
+    }
+
+    /// A message told the peer's cumulative credit.
+    pub(super) fn limit_received(&mut self, limit: u32) -> Result<(), ProtocolError> {
+        let more = limit.wrapping_sub(self.limit);
+        // Compared as distances: the counters wrap around.
+        if more > self.peer_receives || limit.wrapping_sub(self.sent) > self.peer_receives {
+            return Err(ProtocolError::CreditGrant);
+        }
+        self.limit = limit;
+        Ok(())
+    }
+
+    /// The buffer of a received message is posted again.
+    pub(super) fn reposted(&mut self) {
+        if self.posted.wrapping_sub(self.received) < u32::MAX / 2 {
+            self.posted = self.posted.wrapping_add(1);
+        }
+    }
+
+    /// Messages the peer may still send.
+    pub(super) fn outstanding(&self) -> u32 {
+        self.granted.wrapping_sub(self.received)
+    }
+
+    /// What may be granted when the inbox has room for the data of `room` more messages.
+    fn grantable(&self, room: u32) -> u32 {
+        let posted = self.posted.wrapping_sub(self.received);
+        let target = posted.min(self.window).min(RESERVE.saturating_add(room));
+        // What was granted stays granted.
+        self.received.wrapping_add(target.max(self.outstanding()))
+    }
+
+    fn owed(&self, room: u32) -> u32 {
+        self.grantable(room).wrapping_sub(self.granted)
+    }
+
+    /// Whether the owed credits deserve a message of their own.
+    ///
+    /// Each such message returns at least two credits and uses up one, so two sides that answer
+    /// each other's come to rest. At rest the peer has two credits or more, and more than
+    /// [`RESERVE`] if the inbox is empty.
+    pub(super) fn must_return(&self, room: u32) -> bool {
+        let owed = self.owed(room);
+        let left = self.outstanding();
+        owed >= WORTH_A_MESSAGE
+            && (owed >= self.window / 2
+                || (left <= RESERVE && owed >= self.window / 4)
+                || left <= LAST)
+    }
+
+    /// A message goes out; returns the cumulative credit to put into it.
+    pub(super) fn message_sent(&mut self, room: u32) -> u32 {
+        self.sent = self.sent.wrapping_add(1);
+        self.granted = self.grantable(room);
+        self.granted
+    }
+}

@@ -1,0 +1,167 @@
+//! The first two messages: what they say, and what both sides conclude.
+//!
+//! The connector speaks first. Afterwards either both sides have drawn the same conclusions, or the
+//! connection ends with a reason.
+
+use super::action::Action;
+use super::config::{Config, MIN_BUFFER, Peer, Role, SendMode};
+use super::credit::MIN_RECEIVES;
+use super::error::{Failure, ProtocolError, ResetReason};
+use super::message::{HEADER, Message, Offer, Received, VERSION};
+use super::{Connection, Session};
+
+/// How far the negotiation is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// The connector's message is to be made, or awaited.
+    Greeting,
+    /// The connector waits for the answer.
+    Awaiting,
+    /// The acceptor's answer is to be made.
+    Answering,
+    Done,
+}
+
+/// What a side says about itself.
+pub(super) fn offer(config: &Config, versions: (u8, u8), session_id: [u8; 16]) -> Offer {
+    let keep_alive = config
+        .keep_alive
+        .map_or(0, |interval| interval.as_millis().max(1));
+    Offer {
+        versions,
+        rdma_read: config.rdma_read && config.max_rdma > 0,
+        urgent: true,
+        suspend: false,
+        receive_buffers: config.receive_buffers,
+        receive_buffer_size: config.receive_buffer_size,
+        max_descriptor: u16::try_from(config.max_descriptor).unwrap_or(0),
+        descriptor_len: u16::try_from(config.descriptor_len).unwrap_or(0),
+        max_rdma: config.max_rdma,
+        threshold: config.threshold,
+        keep_alive_ms: u32::try_from(keep_alive).unwrap_or(u32::MAX),
+        max_large: config.max_large,
+        session_id,
+    }
+}
+
+/// What follows from both sides' words.
+fn conclude(config: &Config, offer: &Offer, version: u8) -> Peer {
+    let max_descriptor = usize::from(offer.max_descriptor);
+    let descriptor_len = usize::from(offer.descriptor_len);
+    let max_rdma = config.max_rdma.min(offer.max_rdma);
+    let max_large = config.max_large.min(offer.max_large);
+    let payload = offer.receive_buffer_size.min(config.max_message) - HEADER;
+    let possible = max_rdma > 0 && max_large > 0;
+    let can_expose = (1..=max_descriptor).contains(&config.descriptor_len);
+    let peer_can_expose = (1..=config.max_descriptor).contains(&descriptor_len);
+    // req: SEED-17 what the receiver's provider can do decides
+    let send_mode = if possible && offer.rdma_read && can_expose {
+        SendMode::Read
+    } else if possible && peer_can_expose {
+        SendMode::Write
+    } else {
+        SendMode::MessagesOnly
+    };
+    let intervals = [config.keep_alive, offer.keep_alive()];
+    Peer {
+        version,
+        rdma_read: offer.rdma_read,
+        urgent: offer.urgent,
+        suspend: offer.suspend,
+        receive_buffers: offer.receive_buffers,
+        receive_buffer_size: offer.receive_buffer_size,
+        max_descriptor,
+        descriptor_len,
+        max_rdma,
+        threshold: config.threshold.max(offer.threshold),
+        max_large,
+        keep_alive: intervals.into_iter().flatten().min(),
+        send_mode,
+        payload,
+    }
+}
+
+impl Session {
+    /// The message of the negotiation that is due now.
+    pub(super) fn poll_negotiation(&mut self) -> Option<Message> {
+        match (self.stage, self.role) {
+            (Stage::Greeting, Role::Connector) => {
+                self.stage = Stage::Awaiting;
+                let offer = offer(&self.config, (VERSION, VERSION), self.session_id);
+                Some(Message::Negotiate(offer))
+            }
+            (Stage::Answering, _) => {
+                let version = self.peer.as_ref()?.version;
+                self.stage = Stage::Done;
+                self.effects.push_back(Action::Established);
+                let offer = offer(&self.config, (version, version), self.session_id);
+                Some(Message::Accepted(offer))
+            }
+            _ => None,
+        }
+    }
+
+    /// A message that arrived before the negotiation was over.
+    pub(super) fn negotiate(&mut self, received: &Received) -> Result<(), ProtocolError> {
+        match (&received.message, self.stage, self.role) {
+            (
+                Message::Reset {
+                    reason: ResetReason::VersionMismatch,
+                },
+                ..,
+            ) => {
+                self.fail(Failure::VersionMismatch, None);
+                Ok(())
+            }
+            (Message::Reset { reason }, ..) => {
+                self.fail(Failure::Reset(*reason), None);
+                Ok(())
+            }
+            (Message::Negotiate(offer), Stage::Greeting, Role::Acceptor) => {
+                self.take_offer(offer, received.credit)?;
+                if !(offer.versions.0..=offer.versions.1).contains(&VERSION) {
+                    self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
+                    return Ok(());
+                }
+                self.session_id = offer.session_id;
+                self.stage = Stage::Answering;
+                self.agree(offer);
+                Ok(())
+            }
+            (Message::Accepted(offer), Stage::Awaiting, Role::Connector) => {
+                self.take_offer(offer, received.credit)?;
+                if offer.versions.0 != VERSION {
+                    self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
+                    return Ok(());
+                }
+                if offer.session_id != self.session_id {
+                    return Err(ProtocolError::SessionId);
+                }
+                self.stage = Stage::Done;
+                self.agree(offer);
+                self.effects.push_back(Action::Established);
+                Ok(())
+            }
+            _ => Err(ProtocolError::Unexpected),
+        }
+    }
+
+    fn take_offer(&mut self, offer: &Offer, credit: u32) -> Result<(), ProtocolError> {
+        let receives = MIN_RECEIVES..=u16::MAX.into();
+        if !receives.contains(&offer.receive_buffers) || offer.receive_buffer_size < MIN_BUFFER {
+            return Err(ProtocolError::Negotiation);
+        }
+        self.credits.set_peer_receives(offer.receive_buffers);
+        self.credits.limit_received(credit)
+    }
+
+    fn agree(&mut self, offer: &Offer) {
+        if self.connection != Connection::Up {
+            return;
+        }
+        let peer = conclude(&self.config, offer, VERSION);
+        self.alive.start(peer.keep_alive, self.now);
+        self.send.decide(&peer);
+        self.peer = Some(peer);
+    }
+}

@@ -1,0 +1,1098 @@
+//! The incoming half: the byte stream put together from messages and large transfers.
+//!
+//! Owns the order in which bytes are read: `segments` is the stream that is announced and not yet
+//! consumed. Owns what is fetched and where to, strictly in the order of the stream; so temporary
+//! memory always holds what is needed first, and room for it always comes back.
+//!
+//! Invariants: `inbox + urgent <= inbox limit`, `temp_used <= temp limit`, refused bytes waiting <= fill
+//! limit; each chunk of memory is released exactly once.
+
+use alloc::collections::VecDeque;
+use core::ops::Range;
+
+use super::action::{Access, Action, Incoming, Memory, PullId, Queue, Readable, TempId};
+use super::config::{Config, Peer, Stats};
+use super::error::{Failure, NoBuffers, ProtocolError, PullError, PullFailure};
+use super::message::{Descriptor, Message, TransferId};
+use super::rdma::{Operations, RdmaId};
+use super::send::{Effects, MAX_LOCATIONS, next_id};
+
+/// Chunks of memory in use for large transfers at once.
+pub(super) const MAX_CHUNKS: usize = 16;
+
+#[derive(Clone, Debug)]
+pub(super) struct ReceiveSide {
+    segments: VecDeque<Segment>,
+    transfers: VecDeque<Transfer>,
+    chunks: VecDeque<Chunk>,
+    reads: Operations<u64>,
+    limits: Limits,
+    last_id: u32,
+    last_chunk: u64,
+    last_temp: u64,
+    last_pull: u64,
+    /// Position behind the last byte announced.
+    announced: u64,
+    /// Position of the next byte to read, as long as any are wanted.
+    consumed: u64,
+    inbox: u64,
+    urgent: u64,
+    temp_used: u64,
+    mark: Option<u64>,
+    end: Option<u64>,
+    discard: bool,
+    direct: bool,
+    broken: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    payload: u64,
+    inbox: u64,
+    temp: u64,
+    temp_chunk: u64,
+    fill: u64,
+    max_large: usize,
+    rdma_read: bool,
+    can_expose: bool,
+}
+
+/// A run of the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Segment {
+    /// Bytes in the inbox.
+    Bytes(u64),
+    /// What a transfer brings behind its initial portion.
+    Transfer(TransferId),
+}
+
+/// A large transfer. Positions count from its beginning, initial portion included.
+#[derive(Clone, Debug)]
+struct Transfer {
+    id: TransferId,
+    start: u64,
+    total: u64,
+    initial: u64,
+    /// The peer's memory, from `initial` on; `None` if the peer writes.
+    source: Option<Descriptor>,
+    /// Up to here memory is assigned, or filling messages are asked for.
+    fetched: u64,
+    /// Up to here bytes are here.
+    arrived: u64,
+    /// Up to here the application has them.
+    consumed: u64,
+    /// The rest comes in messages.
+    refused: bool,
+    /// No temporary memory could be had; wait until some comes back.
+    blocked: bool,
+    closing: Closing,
+    /// Out of `segments`.
+    read: bool,
+}
+
+/// How far the end of a transfer is between the two sides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Closing {
+    Open,
+    /// ReadDone is to be sent.
+    DoneDue,
+    Over,
+}
+
+/// Memory for a part of a transfer.
+#[derive(Clone, Debug)]
+struct Chunk {
+    number: u64,
+    transfer: TransferId,
+    /// Position within the transfer.
+    offset: u64,
+    len: u64,
+    memory: Memory,
+    phase: Phase,
+    held: Held,
+    descriptor: Option<Descriptor>,
+    issued: u64,
+    reading: u32,
+    /// Bytes the application has taken.
+    consumed: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Allocating,
+    Registering,
+    Exposing,
+    Reading,
+    LocationDue,
+    Located,
+    Ready,
+    /// The connection failed; waits for the driver's answers.
+    Dying(Failure),
+}
+
+/// What has to be undone besides giving the memory back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    Nothing,
+    Registered,
+    Exposed,
+}
+
+impl ReceiveSide {
+    pub(super) fn new(config: &Config) -> Self {
+        let transfers = usize::from(config.max_large) + MAX_CHUNKS + 2;
+        Self {
+            segments: VecDeque::with_capacity(2 * transfers + 1),
+            transfers: VecDeque::with_capacity(transfers),
+            chunks: VecDeque::with_capacity(MAX_CHUNKS + 1),
+            reads: Operations::new(config.max_rdma_in_flight, false),
+            limits: Limits {
+                payload: config.receive_payload().into(),
+                inbox: config.inbox_limit,
+                temp: config.temp_limit,
+                temp_chunk: config.temp_chunk,
+                fill: config.fill_limit,
+                max_large: config.max_large.into(),
+                rdma_read: config.rdma_read && config.max_rdma > 0,
+                can_expose: config.descriptor_len > 0,
+            },
+            last_id: 0,
+            last_chunk: 0,
+            last_temp: 0,
+            last_pull: 0,
+            announced: 0,
+            consumed: 0,
+            inbox: 0,
+            urgent: 0,
+            temp_used: 0,
+            mark: None,
+            end: None,
+            discard: false,
+            direct: false,
+            broken: false,
+        }
+    }
+
+    // ---- getters
+
+    /// Messages whose data the inbox surely has room for.
+    pub(super) fn room(&self) -> u32 {
+        let room = self.limits.inbox.saturating_sub(self.inbox + self.urgent);
+        u32::try_from(room / self.limits.payload).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn consumed_offset(&self) -> u64 {
+        self.consumed
+    }
+
+    pub(super) fn mark(&self) -> Option<u64> {
+        self.mark
+    }
+
+    pub(super) fn end(&self) -> Option<u64> {
+        self.end
+    }
+
+    pub(super) fn is_discarding(&self) -> bool {
+        self.discard
+    }
+
+    pub(super) fn unread(&self) -> u64 {
+        let fill = |t: &Transfer| if t.refused { t.arrived - t.consumed } else { 0 };
+        let temp = |c: &Chunk| {
+            if c.phase == Phase::Ready {
+                c.len - c.consumed
+            } else {
+                0
+            }
+        };
+        self.inbox
+            + self.transfers.iter().map(fill).sum::<u64>()
+            + self.chunks.iter().map(temp).sum::<u64>()
+    }
+
+    /// The peer has said that nothing more comes, and everything is here (or not wanted).
+    pub(super) fn is_over(&self) -> bool {
+        self.end.is_some()
+            && self
+                .transfers
+                .iter()
+                .all(|transfer| transfer.closing == Closing::Over)
+            && self.chunks.iter().all(|chunk| chunk.phase == Phase::Ready)
+    }
+
+    /// Nothing waits for an answer of the driver.
+    pub(super) fn is_settled(&self) -> bool {
+        self.chunks.iter().all(|chunk| chunk.phase == Phase::Ready)
+    }
+
+    fn transfer(&self, id: TransferId) -> Option<&Transfer> {
+        let first = self.transfers.front()?.id.0;
+        // Identifiers count up, but for the 0 left out when they wrap around.
+        self.transfers
+            .get(usize::try_from(id.0.wrapping_sub(first)).ok()?)
+            .filter(|transfer| transfer.id == id)
+            .or_else(|| self.transfers.iter().find(|transfer| transfer.id == id))
+    }
+
+    fn transfer_mut(&mut self, id: TransferId) -> Option<&mut Transfer> {
+        self.transfers.iter_mut().find(|transfer| transfer.id == id)
+    }
+
+    /// Where the next byte is; never `Failed`.
+    pub(super) fn readable(&self) -> Readable {
+        if self.discard {
+            Readable::Eof
+        } else {
+            self.next()
+        }
+    }
+
+    fn next(&self) -> Readable {
+        let until_mark = match self.mark {
+            Some(mark) if mark > self.consumed => mark - self.consumed,
+            _ => u64::MAX,
+        };
+        match self.segments.front() {
+            None if self.end == Some(self.consumed) => Readable::Eof,
+            None => Readable::Nothing,
+            Some(&Segment::Bytes(len)) => Readable::Bytes {
+                queue: Queue::Main,
+                len: len.min(until_mark),
+            },
+            Some(&Segment::Transfer(id)) => self
+                .transfer(id)
+                .map_or(Readable::Nothing, |transfer| self.next_of(transfer)),
+        }
+    }
+
+    fn next_of(&self, transfer: &Transfer) -> Readable {
+        if let Some(chunk) = self
+            .chunks
+            .front()
+            .filter(|chunk| chunk.transfer == transfer.id)
+        {
+            return match (chunk.phase, chunk.memory) {
+                (Phase::Ready, Memory::Temp(temp)) => Readable::Temp {
+                    temp,
+                    offset: chunk.consumed,
+                    len: chunk.len - chunk.consumed,
+                },
+                _ => Readable::Nothing,
+            };
+        }
+        if transfer.refused {
+            return match transfer.arrived - transfer.consumed {
+                0 => Readable::Nothing,
+                len => Readable::Bytes {
+                    queue: Queue::Fill,
+                    len,
+                },
+            };
+        }
+        match transfer.total - transfer.fetched {
+            0 => Readable::Nothing,
+            len => Readable::Remote {
+                transfer: transfer.id,
+                len,
+            },
+        }
+    }
+
+    // ---- what arrives
+
+    /// Announces bytes of the stream; says whether nothing unread is before them.
+    fn announce(&mut self, offset: u64, len: u64) -> Result<bool, ProtocolError> {
+        if self.end.is_some() {
+            return Err(ProtocolError::AfterShutdown);
+        }
+        if offset != self.announced {
+            return Err(ProtocolError::Offset);
+        }
+        self.announced = offset.checked_add(len).ok_or(ProtocolError::Offset)?;
+        Ok(self.segments.is_empty())
+    }
+
+    /// Bytes that go to the inbox, if it has the room that every credit promises.
+    fn keep(&mut self, len: u64) -> Result<(), ProtocolError> {
+        if self.inbox + self.urgent + len > self.limits.inbox {
+            return Err(ProtocolError::Credit);
+        }
+        self.inbox += len;
+        match self.segments.back_mut() {
+            Some(Segment::Bytes(bytes)) => *bytes += len,
+            _ => self.segments.push_back(Segment::Bytes(len)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn data(
+        &mut self,
+        offset: u64,
+        range: Range<usize>,
+        stats: &mut Stats,
+    ) -> Result<Incoming, ProtocolError> {
+        let len = range.len() as u64;
+        let is_head = self.announce(offset, len)?;
+        stats.data_received += 1;
+        stats.bytes_received += len;
+        if self.discard {
+            return Ok(Incoming::Discarded);
+        }
+        self.keep(len)?;
+        Ok(Incoming::Data {
+            queue: Queue::Main,
+            range,
+            is_head,
+        })
+    }
+
+    pub(super) fn urgent(
+        &mut self,
+        mark: u64,
+        range: Range<usize>,
+        stats: &mut Stats,
+    ) -> Result<Incoming, ProtocolError> {
+        self.announce(mark, 0)?;
+        stats.urgent_received += 1;
+        if self.discard {
+            return Ok(Incoming::Discarded);
+        }
+        let len = range.len() as u64;
+        if self.inbox + self.urgent + len > self.limits.inbox {
+            return Err(ProtocolError::Credit);
+        }
+        self.urgent += len;
+        self.mark = Some(mark);
+        Ok(Incoming::Urgent { range, mark })
+    }
+
+    pub(super) fn large(
+        &mut self,
+        message: &Message,
+        range: Range<usize>,
+        stats: &mut Stats,
+    ) -> Result<Incoming, ProtocolError> {
+        let (id, offset, total, source) = match *message {
+            Message::LargeRead {
+                transfer,
+                offset,
+                total,
+                descriptor,
+                ..
+            } => (transfer, offset, total, Some(descriptor)),
+            Message::LargeWrite {
+                transfer,
+                offset,
+                total,
+                ..
+            } => (transfer, offset, total, None),
+            _ => return Err(ProtocolError::Unexpected),
+        };
+        let possible = match source {
+            Some(_) => self.limits.rdma_read,
+            None => self.limits.can_expose,
+        };
+        let open = self
+            .transfers
+            .iter()
+            .filter(|t| t.closing != Closing::Over)
+            .count();
+        if !possible || id.0 != next_id(self.last_id) {
+            return Err(ProtocolError::Transfer);
+        }
+        if open >= self.limits.max_large {
+            return Err(ProtocolError::TooManyTransfers);
+        }
+        let is_head = self.announce(offset, total)?;
+        self.last_id = id.0;
+        stats.large_received += 1;
+        stats.bytes_received += total;
+        let initial = range.len() as u64;
+        self.transfers.push_back(Transfer {
+            id,
+            start: offset,
+            total,
+            initial,
+            source,
+            fetched: initial,
+            arrived: initial,
+            consumed: initial,
+            refused: false,
+            blocked: false,
+            closing: Closing::Open,
+            read: false,
+        });
+        if self.discard {
+            self.segments.push_back(Segment::Transfer(id));
+            self.settle(id);
+            self.skip();
+            return Ok(Incoming::Discarded);
+        }
+        if initial > 0 {
+            self.keep(initial)?;
+        }
+        self.segments.push_back(Segment::Transfer(id));
+        if initial == 0 {
+            return Ok(Incoming::Control);
+        }
+        Ok(Incoming::Data {
+            queue: Queue::Main,
+            range,
+            is_head,
+        })
+    }
+
+    pub(super) fn fill(
+        &mut self,
+        id: TransferId,
+        offset: u64,
+        range: Range<usize>,
+        stats: &mut Stats,
+    ) -> Result<Incoming, ProtocolError> {
+        let consumed = self.consumed;
+        let transfer = self.transfer_mut(id).ok_or(ProtocolError::Transfer)?;
+        let len = range.len() as u64;
+        if !transfer.refused || transfer.closing != Closing::Open {
+            return Err(ProtocolError::Transfer);
+        }
+        let in_order = transfer.start + transfer.arrived == offset;
+        if !in_order || len > transfer.fetched - transfer.arrived {
+            return Err(ProtocolError::Range);
+        }
+        let is_head = consumed == offset;
+        transfer.arrived += len;
+        stats.fill_bytes_received += len;
+        self.settle(id);
+        if self.discard {
+            self.skip();
+            return Ok(Incoming::Discarded);
+        }
+        Ok(Incoming::Data {
+            queue: Queue::Fill,
+            range,
+            is_head,
+        })
+    }
+
+    pub(super) fn write_done(
+        &mut self,
+        id: TransferId,
+        offset: u64,
+        len: u64,
+        effects: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let start = self.transfer(id).ok_or(ProtocolError::Transfer)?.start;
+        let located = |chunk: &&Chunk| chunk.transfer == id && chunk.phase == Phase::Located;
+        let chunk = self
+            .chunks
+            .iter()
+            .find(located)
+            .ok_or(ProtocolError::Transfer)?;
+        if start + chunk.offset != offset || chunk.len != len {
+            return Err(ProtocolError::Range);
+        }
+        let number = chunk.number;
+        self.chunk_arrived(number, effects);
+        Ok(())
+    }
+
+    pub(super) fn shutdown(&mut self, end: u64) -> Result<(), ProtocolError> {
+        if self.end.is_some() {
+            return Err(ProtocolError::AfterShutdown);
+        }
+        if end != self.announced {
+            return Err(ProtocolError::Offset);
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+
+    // ---- what the application wants
+
+    /// The application took `n` of the next bytes.
+    pub(super) fn consume(&mut self, n: u64, effects: &mut Effects) {
+        if !self.discard {
+            self.take(n, effects);
+        }
+    }
+
+    pub(super) fn consume_urgent(&mut self, n: u64) {
+        self.urgent = self.urgent.saturating_sub(n);
+    }
+
+    fn take(&mut self, n: u64, effects: &mut Effects) {
+        let n = match self.next() {
+            Readable::Bytes { queue, len } => {
+                let n = n.min(len);
+                match (queue, self.segments.front_mut()) {
+                    (Queue::Main, Some(Segment::Bytes(bytes))) => {
+                        *bytes -= n;
+                        self.inbox -= n;
+                    }
+                    (_, Some(&mut Segment::Transfer(id))) => {
+                        if let Some(transfer) = self.transfer_mut(id) {
+                            transfer.consumed += n;
+                        }
+                    }
+                    _ => {}
+                }
+                n
+            }
+            Readable::Temp { len, .. } => {
+                let n = n.min(len);
+                let Some(chunk) = self.chunks.front_mut() else {
+                    return;
+                };
+                chunk.consumed += n;
+                let (id, is_empty) = (chunk.transfer, chunk.consumed == chunk.len);
+                if is_empty {
+                    self.release(0, effects);
+                }
+                if let Some(transfer) = self.transfer_mut(id) {
+                    transfer.consumed += n;
+                }
+                n
+            }
+            _ => return,
+        };
+        self.advance(n);
+    }
+
+    /// The position moves on; what is read entirely goes.
+    fn advance(&mut self, n: u64) {
+        self.consumed += n;
+        if self.mark.is_some_and(|mark| mark < self.consumed) {
+            self.mark = None;
+        }
+        let empty = match self.segments.front() {
+            None => false,
+            Some(&Segment::Bytes(bytes)) => bytes == 0,
+            Some(&Segment::Transfer(id)) => match self.transfer_mut(id) {
+                Some(transfer) => {
+                    transfer.read = transfer.consumed == transfer.total;
+                    transfer.read
+                }
+                None => true,
+            },
+        };
+        if empty {
+            self.segments.pop_front();
+            self.forget();
+        }
+        // Memory may be had again.
+        if let Some(transfer) = self.transfers.iter_mut().find(|transfer| transfer.blocked) {
+            transfer.blocked = false;
+        }
+    }
+
+    /// Drops transfers that neither side needs.
+    fn forget(&mut self) {
+        while let Some(first) = self.transfers.front() {
+            if first.closing != Closing::Over || !first.read {
+                return;
+            }
+            self.transfers.pop_front();
+        }
+    }
+
+    pub(super) fn discard(&mut self, effects: &mut Effects) {
+        self.discard = true;
+        self.mark = None;
+        self.urgent = 0;
+        while let Readable::Bytes { len, .. } | Readable::Temp { len, .. } = self.next() {
+            self.take(len, effects);
+        }
+        for at in 0..self.transfers.len() {
+            if let Some(id) = self.transfers.get(at).map(|transfer| transfer.id) {
+                self.settle(id);
+            }
+        }
+        self.skip();
+    }
+
+    /// Passes over what is not fetched any more because nothing is wanted.
+    fn skip(&mut self) {
+        while let Some(&segment) = self.segments.front() {
+            match segment {
+                Segment::Bytes(bytes) => self.inbox -= bytes,
+                Segment::Transfer(id) => {
+                    let in_use = self.chunks.iter().any(|chunk| chunk.transfer == id);
+                    match self.transfer_mut(id) {
+                        Some(transfer) if transfer.closing == Closing::Open || in_use => return,
+                        Some(transfer) => {
+                            transfer.consumed = transfer.total;
+                            transfer.read = true;
+                        }
+                        None => {}
+                    }
+                }
+            }
+            self.segments.pop_front();
+        }
+        self.forget();
+    }
+
+    pub(super) fn set_direct(&mut self, direct: bool) {
+        self.direct = direct;
+        if !direct {
+            for transfer in &mut self.transfers {
+                transfer.blocked = false;
+            }
+        }
+    }
+
+    pub(super) fn pull(&mut self, len: u64, effects: &mut Effects) -> Result<PullId, PullError> {
+        let Readable::Remote {
+            transfer,
+            len: remote,
+        } = self.readable()
+        else {
+            return Err(PullError::NothingRemote);
+        };
+        if len == 0 || self.broken {
+            return Err(PullError::NothingRemote);
+        }
+        if self.is_preparing() || self.chunks.len() >= MAX_CHUNKS {
+            return Err(PullError::Busy);
+        }
+        self.last_pull += 1;
+        let pull = PullId(self.last_pull);
+        self.begin(
+            transfer,
+            len.min(remote),
+            Memory::Application(pull),
+            effects,
+        );
+        Ok(pull)
+    }
+
+    // ---- memory
+
+    /// One chunk at a time waits for its memory, so that one that gets none is the last one.
+    fn is_preparing(&self) -> bool {
+        self.chunks.back().is_some_and(|chunk| {
+            matches!(
+                chunk.phase,
+                Phase::Allocating | Phase::Registering | Phase::Exposing
+            )
+        })
+    }
+
+    fn begin(&mut self, id: TransferId, len: u64, memory: Memory, effects: &mut Effects) {
+        let Some(transfer) = self.transfer_mut(id) else {
+            return;
+        };
+        let (offset, reads) = (transfer.fetched, transfer.source.is_some());
+        transfer.fetched += len;
+        let phase = match memory {
+            Memory::Temp(temp) => {
+                self.temp_used += len;
+                effects.push_back(Action::AllocateTemp { temp, len });
+                Phase::Allocating
+            }
+            // req: SEED-07 the target of the read is registered
+            _ if reads => {
+                effects.push_back(Action::Register {
+                    memory,
+                    access: Access::Write,
+                    offset: 0,
+                    len,
+                });
+                Phase::Registering
+            }
+            // req: SEED-11 the target of the peer's write is exposed
+            _ => {
+                effects.push_back(Action::Expose {
+                    memory,
+                    access: Access::Write,
+                    offset: 0,
+                    len,
+                });
+                Phase::Exposing
+            }
+        };
+        self.last_chunk += 1;
+        self.chunks.push_back(Chunk {
+            number: self.last_chunk,
+            transfer: id,
+            offset,
+            len,
+            memory,
+            phase,
+            held: Held::Nothing,
+            descriptor: None,
+            issued: 0,
+            reading: 0,
+            consumed: 0,
+        });
+    }
+
+    /// Fetches ahead into temporary memory, as far as there is room.
+    pub(super) fn fetch(&mut self, effects: &mut Effects) {
+        if self.transfers.is_empty() || self.broken || self.discard || self.direct {
+            return;
+        }
+        if self.is_preparing() || self.chunks.len() >= MAX_CHUNKS {
+            return;
+        }
+        let unfetched = |t: &&Transfer| t.fetched < t.total;
+        let Some(transfer) = self.transfers.iter().find(unfetched) else {
+            return;
+        };
+        let located = |chunk: &&Chunk| {
+            chunk.transfer == transfer.id
+                && matches!(chunk.phase, Phase::LocationDue | Phase::Located)
+        };
+        let len = (transfer.total - transfer.fetched).min(self.limits.temp_chunk);
+        if transfer.refused
+            || transfer.blocked
+            || self.temp_used + len > self.limits.temp
+            || self.chunks.iter().filter(located).count() >= MAX_LOCATIONS
+        {
+            return;
+        }
+        let id = transfer.id;
+        self.last_temp += 1;
+        self.begin(id, len, Memory::Temp(TempId(self.last_temp)), effects);
+    }
+
+    /// The driver's answer to `AllocateTemp`, `Register` or `Expose`.
+    pub(super) fn prepared(
+        &mut self,
+        memory: Memory,
+        phase_asked: Asked,
+        result: Result<Option<Descriptor>, NoBuffers>,
+        effects: &mut Effects,
+    ) {
+        let Some(at) = self.chunks.iter().position(|chunk| chunk.memory == memory) else {
+            return;
+        };
+        let reads = self
+            .chunks
+            .get(at)
+            .and_then(|chunk| self.transfer(chunk.transfer))
+            .is_some_and(|transfer| transfer.source.is_some());
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            return;
+        };
+        if let (Ok(_), Asked::Registered) = (result, phase_asked) {
+            chunk.held = Held::Registered;
+        }
+        if let (Ok(_), Asked::Exposed) = (result, phase_asked) {
+            chunk.held = Held::Exposed;
+        }
+        let expected = match phase_asked {
+            Asked::Allocated => Phase::Allocating,
+            Asked::Registered => Phase::Registering,
+            Asked::Exposed => Phase::Exposing,
+        };
+        match (chunk.phase, result) {
+            (Phase::Dying(failure), result) => {
+                if result.is_err() && phase_asked == Asked::Allocated {
+                    self.drop_chunk(at);
+                } else {
+                    self.kill_chunk(at, failure, effects);
+                }
+            }
+            (phase, _) if phase != expected => {}
+            (Phase::Allocating, Ok(_)) if !reads => {
+                chunk.phase = Phase::Exposing;
+                let len = chunk.len;
+                effects.push_back(Action::Expose {
+                    memory,
+                    access: Access::Write,
+                    offset: 0,
+                    len,
+                });
+            }
+            (Phase::Exposing, Ok(descriptor)) => {
+                chunk.descriptor = descriptor;
+                chunk.phase = Phase::LocationDue;
+            }
+            (_, Ok(_)) => chunk.phase = Phase::Reading,
+            (phase, Err(NoBuffers)) => self.without_memory(at, phase, effects),
+        }
+    }
+
+    /// A chunk gets no memory: it is as if it had never been begun.
+    fn without_memory(&mut self, at: usize, phase: Phase, effects: &mut Effects) {
+        let Some(chunk) = self.chunks.get(at) else {
+            return;
+        };
+        let (id, len, memory) = (chunk.transfer, chunk.len, chunk.memory);
+        if phase == Phase::Allocating {
+            self.drop_chunk(at);
+        } else {
+            match memory {
+                Memory::Application(pull) => {
+                    self.drop_chunk(at);
+                    let result = Err(PullFailure::NoBuffers);
+                    effects.push_back(Action::PullComplete { pull, result });
+                }
+                _ => self.release(at, effects),
+            }
+        }
+        let head = self.segments.front() == Some(&Segment::Transfer(id));
+        let direct = self.direct;
+        if let Some(transfer) = self.transfer_mut(id) {
+            transfer.fetched -= len;
+            if matches!(memory, Memory::Application(_)) {
+                return;
+            }
+            // Whatever can come back by reading has come back when this is the next byte.
+            if head && transfer.consumed == transfer.fetched && !direct {
+                transfer.refused = true;
+            } else {
+                transfer.blocked = true;
+            }
+        }
+    }
+
+    /// Removes a chunk whose memory is not there.
+    fn drop_chunk(&mut self, at: usize) {
+        if let Some(Chunk {
+            memory: Memory::Temp(_),
+            len,
+            ..
+        }) = self.chunks.remove(at)
+        {
+            self.temp_used -= len;
+        }
+    }
+
+    /// Removes a chunk and gives its memory back.
+    fn release(&mut self, at: usize, effects: &mut Effects) {
+        let Some(chunk) = self.chunks.remove(at) else {
+            return;
+        };
+        let memory = chunk.memory;
+        match chunk.held {
+            Held::Nothing => {}
+            Held::Registered => effects.push_back(Action::Deregister { memory }),
+            // req: SEED-15 the exposure ends before the data is used
+            Held::Exposed => effects.push_back(Action::Conceal { memory }),
+        }
+        if let Memory::Temp(temp) = memory {
+            self.temp_used -= chunk.len;
+            effects.push_back(Action::FreeTemp { temp });
+        }
+    }
+
+    /// All bytes of a chunk are here.
+    fn chunk_arrived(&mut self, number: u64, effects: &mut Effects) {
+        let Some(at) = self.chunks.iter().position(|chunk| chunk.number == number) else {
+            return;
+        };
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            return;
+        };
+        let (id, len, memory) = (chunk.transfer, chunk.len, chunk.memory);
+        chunk.phase = Phase::Ready;
+        if let Memory::Application(pull) = memory {
+            self.release(at, effects);
+            effects.push_back(Action::PullComplete {
+                pull,
+                result: Ok(len),
+            });
+        } else if chunk.held == Held::Exposed {
+            chunk.held = Held::Nothing;
+            effects.push_back(Action::Conceal { memory });
+        }
+        if let Some(transfer) = self.transfer_mut(id) {
+            transfer.arrived += len;
+            if matches!(memory, Memory::Application(_)) {
+                transfer.consumed += len;
+            }
+        }
+        self.settle(id);
+        if matches!(memory, Memory::Application(_)) {
+            self.advance(len);
+        }
+        if self.discard {
+            while let Readable::Bytes { len, .. } | Readable::Temp { len, .. } = self.next() {
+                self.take(len, effects);
+            }
+            self.skip();
+        }
+    }
+
+    /// Ends a transfer towards the peer if nothing more is to come.
+    fn settle(&mut self, id: TransferId) {
+        let discard = self.discard;
+        let Some(transfer) = self.transfer_mut(id) else {
+            return;
+        };
+        if transfer.closing != Closing::Open || transfer.arrived < transfer.fetched {
+            return;
+        }
+        let complete = transfer.arrived == transfer.total;
+        if complete && transfer.source.is_none() && !transfer.refused {
+            // The last WriteDone has said so.
+            transfer.closing = Closing::Over;
+            self.forget();
+        } else if complete || discard {
+            transfer.closing = Closing::DoneDue;
+        }
+    }
+
+    /// The connection is gone. What is here in one piece stays readable.
+    pub(super) fn fail(&mut self, failure: Failure, effects: &mut Effects) {
+        self.broken = true;
+        let ready = self
+            .chunks
+            .iter()
+            .take_while(|chunk| chunk.phase == Phase::Ready)
+            .count();
+        let mut at = ready;
+        while at < self.chunks.len() {
+            let before = self.chunks.len();
+            self.kill_chunk(at, failure, effects);
+            // What waits for an answer is still there.
+            at += usize::from(self.chunks.len() == before);
+        }
+    }
+
+    fn kill_chunk(&mut self, at: usize, failure: Failure, effects: &mut Effects) {
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            return;
+        };
+        let waits = matches!(
+            chunk.phase,
+            Phase::Allocating | Phase::Registering | Phase::Exposing
+        );
+        if waits || chunk.reading > 0 {
+            chunk.phase = Phase::Dying(failure);
+            return;
+        }
+        let memory = chunk.memory;
+        self.release(at, effects);
+        if let Memory::Application(pull) = memory {
+            let result = Err(PullFailure::Failed(failure));
+            effects.push_back(Action::PullComplete { pull, result });
+        }
+    }
+
+    /// The end of one read; `Err` if there is no such read.
+    pub(super) fn read_done(
+        &mut self,
+        rdma: RdmaId,
+        succeeded: bool,
+        effects: &mut Effects,
+    ) -> Result<(), ()> {
+        let number = self.reads.end(rdma).ok_or(())?;
+        let at = self
+            .chunks
+            .iter()
+            .position(|chunk| chunk.number == number)
+            .ok_or(())?;
+        let chunk = self.chunks.get_mut(at).ok_or(())?;
+        chunk.reading -= 1;
+        if let Phase::Dying(failure) = chunk.phase {
+            self.kill_chunk(at, failure, effects);
+        } else if succeeded && chunk.reading == 0 && chunk.issued == chunk.len {
+            self.chunk_arrived(number, effects);
+        }
+        Ok(())
+    }
+
+    // ---- what to do now
+
+    pub(super) fn poll_read(&mut self, peer: &Peer, stats: &mut Stats) -> Option<Action> {
+        if self.chunks.is_empty() || self.reads.is_full() {
+            return None;
+        }
+        let unread = |chunk: &&mut Chunk| chunk.phase == Phase::Reading && chunk.issued < chunk.len;
+        let chunk = self.chunks.iter_mut().find(unread)?;
+        let transfer = self
+            .transfers
+            .iter()
+            .find(|transfer| transfer.id == chunk.transfer)?;
+        let remote = transfer.source?;
+        let rdma = self.reads.begin(chunk.number)?;
+        // req: WSD-20 never more than the largest RDMA at once
+        let len = (chunk.len - chunk.issued).min(peer.max_rdma);
+        // req: SEED-07
+        let action = Action::RdmaRead {
+            rdma,
+            memory: chunk.memory,
+            offset: chunk.issued,
+            len,
+            remote,
+            remote_offset: chunk.offset - transfer.initial + chunk.issued,
+        };
+        chunk.issued += len;
+        chunk.reading += 1;
+        stats.rdma_reads += 1;
+        stats.rdma_read_bytes += len;
+        Some(action)
+    }
+
+    /// The next message that completes a part of a transfer, or asks for one.
+    pub(super) fn poll_completion(&mut self, stats: &mut Stats) -> Option<Message> {
+        if self.transfers.is_empty() {
+            return None;
+        }
+        let due = |transfer: &&mut Transfer| transfer.closing == Closing::DoneDue;
+        if let Some(transfer) = self.transfers.iter_mut().find(due) {
+            transfer.closing = Closing::Over;
+            // req: SEED-08 "transfer complete"
+            let message = Message::ReadDone {
+                transfer: transfer.id,
+            };
+            self.forget();
+            return Some(message);
+        }
+        self.poll_location().or_else(|| self.poll_refused(stats))
+    }
+
+    fn poll_location(&mut self) -> Option<Message> {
+        let due = |chunk: &&mut Chunk| chunk.phase == Phase::LocationDue;
+        let chunk = self.chunks.iter_mut().find(due)?;
+        let transfer = self
+            .transfers
+            .iter()
+            .find(|transfer| transfer.id == chunk.transfer)?;
+        chunk.phase = Phase::Located;
+        // req: SEED-11
+        Some(Message::Location {
+            transfer: transfer.id,
+            offset: transfer.start + chunk.offset,
+            len: chunk.len,
+            descriptor: chunk.descriptor?,
+        })
+    }
+
+    fn poll_refused(&mut self, stats: &mut Stats) -> Option<Message> {
+        if self.discard || self.broken {
+            return None;
+        }
+        let unfetched = |transfer: &&mut Transfer| transfer.fetched < transfer.total;
+        let transfer = self
+            .transfers
+            .iter_mut()
+            .find(unfetched)
+            .filter(|t| t.refused)?;
+        let waiting = transfer.fetched - transfer.consumed;
+        if waiting > self.limits.fill / 2 {
+            return None;
+        }
+        let len = (transfer.total - transfer.fetched).min(self.limits.fill - waiting);
+        let offset = transfer.start + transfer.fetched;
+        transfer.fetched += len;
+        stats.refused_sent += 1;
+        Some(Message::Refused {
+            transfer: transfer.id,
+            offset,
+            len,
+        })
+    }
+}
+
+/// Which question the driver answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    Allocated,
+    Registered,
+    Exposed,
+}
