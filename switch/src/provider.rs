@@ -3,6 +3,7 @@
 //! Owns its table and the sequence of calls that begins its life. Invariant: a provider that
 //! exists has all functions a SAN provider must have.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,16 @@ pub enum Source {
     Given,
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Linked => f.write_str("linked provider"),
+            Source::Library(path) => write!(f, "{}", path.display()),
+            Source::Given => f.write_str("given provider"),
+        }
+    }
+}
+
 /// A provider that works.
 pub(crate) struct Provider {
     name: String,
@@ -41,10 +52,8 @@ impl Provider {
     /// Starts a provider: WSPStartupEx, a socket, the address list, the extension functions, and
     /// the end of the socket. Returns the addresses it serves, too. The text says why it failed;
     /// it has been cleaned up then.
-    pub(crate) fn start(
-        entry: EntryPoint,
-        source: Source,
-    ) -> Result<(Provider, Vec<IpAddr>), String> {
+    pub(crate) fn start(entry: EntryPoint) -> Result<(Provider, Vec<IpAddr>), String> {
+        let source = entry.source().clone();
         let mut table =
             Table::start(entry).map_err(|error| format!("WSPStartupEx failed: {error}"))?;
         let socket = query_socket(&table)?;
@@ -152,13 +161,12 @@ fn name_of(description: &str, source: &Source) -> String {
         return description.to_owned();
     }
     match source {
-        Source::Linked => "linked provider".to_owned(),
-        Source::Given => "given provider".to_owned(),
         Source::Library(path) => path
             .file_stem()
             .unwrap_or(path.as_os_str())
             .to_string_lossy()
             .into_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -205,6 +205,11 @@ impl SanSocket {
         Ok(event)
     }
 
+    /// The event selected.
+    pub(crate) fn event(&self) -> Option<&Event> {
+        self.event.get()
+    }
+
     /// What happened since the last call; resets the event.
     pub(crate) fn enum_events(&self) -> Result<WSANETWORKEVENTS, WsaError> {
         let event = self.event.get().ok_or(WsaError(abi::WSAEINVAL))?;

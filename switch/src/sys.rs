@@ -327,15 +327,17 @@ impl AddressWatch {
     }
 }
 
-/// The local address the kernel would use towards `to`. Sends nothing.
-pub(crate) fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
+/// The local address, without a port, that the kernel would use towards `to`. Sends nothing.
+pub(crate) fn source_towards(to: SocketAddr) -> io::Result<SocketAddr> {
     let any: SocketAddr = match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let probe = UdpSocket::bind(any)?;
     probe.connect(to)?;
-    Ok(probe.local_addr()?.ip())
+    let mut source = probe.local_addr()?;
+    source.set_port(0);
+    Ok(source)
 }
 
 /// A TCP socket that has an address and no connection yet: the companion of a SAN socket. It
@@ -372,6 +374,17 @@ impl TcpSocket {
         // SAFETY: the address is live and as long as stated.
         check(unsafe { libc::bind(self.fd.as_raw_fd(), at.as_ptr().cast(), len) })?;
         Ok(())
+    }
+
+    /// Whether an IPv6 socket takes no IPv4 connections.
+    pub(crate) fn is_v6_only(&self) -> io::Result<bool> {
+        let mut only: libc::c_int = 0;
+        let mut len = libc::socklen_t::try_from(size_of_val(&only)).unwrap_or_default();
+        let (fd, place) = (self.fd.as_raw_fd(), (&raw mut only).cast());
+        let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+        // SAFETY: at most `len` bytes are written to `only`.
+        check(unsafe { libc::getsockopt(fd, level, name, place, &raw mut len) })?;
+        Ok(only != 0)
     }
 
     pub(crate) fn listen(self, backlog: i32) -> io::Result<TcpListener> {
@@ -493,7 +506,7 @@ mod tests {
     fn a_bound_companion_connects_from_its_reserved_port() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        assert_eq!(source_towards(to).unwrap(), to.ip());
+        assert_eq!(source_towards(to).unwrap(), SocketAddr::new(to.ip(), 0));
         let socket = TcpSocket::new(&to).unwrap();
         socket.bind((to.ip(), 0).into()).unwrap();
         let local = socket.local_addr().unwrap();

@@ -31,7 +31,7 @@ use crate::error::WsaError;
 use crate::sys::Event;
 use crate::upcalls::{self, Handle};
 
-pub use entry::EntryPoint;
+pub use entry::{EntryPoint, StartupEx};
 
 /// The extension functions, as far as the provider has them.
 #[derive(Clone, Copy, Default)]

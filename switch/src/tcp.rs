@@ -1,0 +1,72 @@
+//! TCP beside the SAN: the companion sockets, which reserve the addresses that SAN sockets use and
+//! carry the connection where the SAN does not.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+pub(crate) use crate::sys::TcpSocket;
+
+/// As many waiting connections as the kernel allows.
+const BACKLOG: i32 = i32::MAX;
+
+/// A socket with a port of its own on a local address, for a connect.
+pub(crate) fn companion(source: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
+    let socket = TcpSocket::new(&source)?;
+    socket.bind(source)?;
+    let local = socket.local_addr()?;
+    Ok((socket, local))
+}
+
+/// A TCP listener, its address, and the addresses at which a SAN has to listen for the same port:
+/// its own, and for an IPv6 wildcard that also takes IPv4 connections the IPv4 wildcard, too.
+pub(crate) fn listener(at: SocketAddr) -> io::Result<(TcpListener, Vec<SocketAddr>)> {
+    let socket = TcpSocket::new(&at)?;
+    socket.reuse_address()?;
+    socket.bind(at)?;
+    let takes_both = at.is_ipv6() && at.ip().is_unspecified() && !socket.is_v6_only()?;
+    let listener = socket.listen(BACKLOG)?;
+    // Accepting waits on several descriptors, so none of them may block by itself.
+    listener.set_nonblocking(true)?;
+    let local = listener.local_addr()?;
+    let mut addresses = vec![local];
+    if takes_both {
+        addresses.push(SocketAddr::from(([0, 0, 0, 0], local.port())));
+    }
+    Ok((listener, addresses))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_companion_has_a_port_that_nobody_else_gets() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (_kept, local) = companion(any).unwrap();
+        assert_ne!(local.port(), 0);
+        assert!(companion(local).is_err());
+    }
+
+    #[test]
+    fn a_listener_names_the_addresses_for_the_san() {
+        let (listener, addresses) = listener(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        assert_eq!(addresses, [listener.local_addr().unwrap()]);
+        assert_eq!(
+            listener.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+
+    #[test]
+    fn an_ipv6_wildcard_takes_ipv4_where_the_host_says_so() {
+        let any = SocketAddr::from(([0u16; 8], 0));
+        // A host without IPv6 has nothing to show here.
+        let Ok((listener, addresses)) = listener(any) else {
+            return;
+        };
+        let local = listener.local_addr().unwrap();
+        assert_eq!(addresses[0], local);
+        let over_v4 = std::net::TcpStream::connect(("127.0.0.1", local.port()));
+        assert_eq!(over_v4.is_ok(), addresses.len() == 2);
+    }
+}
