@@ -12,11 +12,13 @@
 // The published names break Rust's habits on purpose.
 #[allow(non_camel_case_types, non_snake_case, clippy::upper_case_acronyms)]
 pub mod abi;
+mod engine;
 mod exports;
 mod fabric;
+mod spi;
 
 pub use exports::{
     WSAID_ARMCOMPLETION, WSAID_DEREGISTERMEMORY, WSAID_DEREGISTERRDMAMEMORY,
     WSAID_MEMORYREGISTRATIONCACHECALLBACK, WSAID_RDMAREAD, WSAID_RDMAWRITE, WSAID_REGISTERMEMORY,
-    WSAID_REGISTERRDMAMEMORY,
+    WSAID_REGISTERRDMAMEMORY, WSPStartupEx,
 };

@@ -1,0 +1,269 @@
+//! What the provider does: sockets, connections, operations, registrations, progress.
+//!
+//! Rust names only: no pointer, no code of the interface, and a fabric's name in one place. Calls
+//! come from `spi`; what goes out to the switch goes through the traits in `outlet`.
+//!
+//! One provider exists between the first start and the last stop; its sockets are found by number in
+//! one table for the process. A provider belongs to the process that started it: after a fork the
+//! child has no sockets and may start its own.
+
+mod config;
+mod error;
+mod events;
+mod handles;
+mod link;
+mod listener;
+mod memory;
+mod operation;
+mod options;
+mod outlet;
+mod progress;
+mod socket;
+mod wait;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub(crate) use error::{
+    AcceptError, BindError, ConnectError, ConnectFailure, Ending, ListenError, LookupError,
+    MemoryError, SocketError, StartError, TransferError,
+};
+pub(crate) use events::{Interest, Record};
+pub(crate) use handles::Handle;
+pub(crate) use link::{Span, Waited};
+pub(crate) use listener::{Backlog, Verdict};
+pub(crate) use memory::RegistrationId;
+pub(crate) use operation::Kind;
+pub(crate) use outlet::{End, EventObject, Report, Switch, SwitchSocket, System, Ticket};
+pub(crate) use socket::{Family, SOCKETS, Socket};
+
+pub(crate) use crate::fabric::{Access, Region};
+
+use crate::fabric::{Caps, Event, Fabric};
+use config::{Config, FabricChoice};
+use progress::{Progress, Work};
+
+/// What exists while the provider is started.
+pub(crate) struct Provider {
+    config: Config,
+    caps: Caps,
+    fabric: Arc<dyn Fabric>,
+    progress: Arc<Progress>,
+    system: Arc<dyn System>,
+    /// The process that started it.
+    process: u32,
+}
+
+struct Started {
+    provider: Arc<Provider>,
+    /// The switch of the latest start; new sockets belong to it.
+    switch: Arc<dyn Switch>,
+    /// Starts that were not stopped.
+    count: usize,
+}
+
+/// Guards starting and stopping. Never held across an upcall.
+static STARTED: Mutex<Option<Started>> = Mutex::new(None);
+
+/// The one place that knows the fabrics.
+fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
+    match config.fabric {
+        FabricChoice::Auto | FabricChoice::Soft => {
+            Err(StartError::FabricAbsent {
+                name: "soft",
+                reason: "not there yet".to_owned(),
+            })
+        }
+        FabricChoice::Verbs => Err(StartError::FabricAbsent {
+            name: "verbs",
+            reason: "this build has no transport over RDMA hardware; use WSD_FABRIC=soft or auto"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Starts the provider, or counts one more start.
+pub(crate) fn start(
+    switch: Arc<dyn Switch>,
+    system: &Arc<dyn System>,
+) -> Result<(), StartError> {
+    let mut started = STARTED.lock();
+    if let Some(running) = &mut *started
+        && !running.provider.is_inherited()
+    {
+        running.count += 1;
+        running.switch = switch;
+        return Ok(());
+    }
+    let provider = Arc::new(Provider::new(system)?);
+    let old = started.replace(Started {
+        provider,
+        switch,
+        count: 1,
+    });
+    drop(started);
+    if let Some(old) = old {
+        // The parent's, after a fork: dropping it would end what is the parent's.
+        let _kept = std::mem::ManuallyDrop::new(old.provider);
+    }
+    Ok(())
+}
+
+/// Takes one start back; the last one ends everything.
+pub(crate) fn stop() -> Result<(), LookupError> {
+    let last = {
+        let mut started = STARTED.lock();
+        let running = started.as_mut().ok_or(LookupError::NotStarted)?;
+        if running.provider.is_inherited() {
+            return Err(LookupError::NotStarted);
+        }
+        running.count -= 1;
+        if running.count > 0 {
+            return Ok(());
+        }
+        started.take()
+    };
+    // req: WSD-02: the last one really cleans up, and a new start works afterwards.
+    if let Some(last) = last {
+        last.provider.shut();
+    }
+    Ok(())
+}
+
+/// The provider and the switch that a new socket belongs to.
+pub(crate) fn running() -> Result<(Arc<Provider>, Arc<dyn Switch>), LookupError> {
+    match &*STARTED.lock() {
+        Some(started) if !started.provider.is_inherited() => {
+            Ok((Arc::clone(&started.provider), Arc::clone(&started.switch)))
+        }
+        _ => Err(LookupError::NotStarted),
+    }
+}
+
+/// The switch of the latest start, if the provider is started.
+pub(crate) fn current_switch() -> Option<Arc<dyn Switch>> {
+    STARTED
+        .lock()
+        .as_ref()
+        .map(|started| Arc::clone(&started.switch))
+}
+
+impl Provider {
+    fn new(system: &Arc<dyn System>) -> Result<Self, StartError> {
+        let config = Config::from_environment();
+        let fabric = make_fabric(&config)?;
+        let mut caps = fabric.caps();
+        caps.rdma_read &= config.rdma_read;
+        let absent = |error: std::io::Error| StartError::FabricAbsent {
+            name: fabric.name(),
+            reason: error.to_string(),
+        };
+        let progress = Progress::new(Arc::clone(&fabric), Arc::clone(system)).map_err(absent)?;
+        Ok(Self {
+            config,
+            caps,
+            progress: Arc::new(progress),
+            fabric,
+            system: Arc::clone(system),
+            process: std::process::id(),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    pub(crate) fn fabric(&self) -> &Arc<dyn Fabric> {
+        &self.fabric
+    }
+
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    pub(crate) fn system(&self) -> &Arc<dyn System> {
+        &self.system
+    }
+
+    /// Local addresses that can be bound to: IPv4 first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = self.fabric.addresses();
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        addresses
+    }
+
+    /// Whether this process has it from a fork of the one that started it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn start_progress(&self) -> std::io::Result<()> {
+        self.progress.start(Sockets)
+    }
+
+    /// Closes every socket that is left and ends the thread.
+    fn shut(self: &Arc<Self>) {
+        for socket in SOCKETS.all() {
+            if Arc::ptr_eq(socket.provider(), self) {
+                socket.discard();
+            }
+        }
+        self.progress.stop();
+    }
+}
+
+/// Gives what the progress thread gets to the sockets.
+struct Sockets;
+
+impl Work for Sockets {
+    fn event(&self, event: Event) {
+        let find = |token: crate::fabric::Token| SOCKETS.get(Handle::from_raw(token.0));
+        match event {
+            Event::Request { listener, request } => match find(listener) {
+                Some(socket) => socket.requested(request),
+                None => request.reject(),
+            },
+            Event::Connected { endpoint } => {
+                if let Some(socket) = find(endpoint) {
+                    socket.connect_ended(Ok(()));
+                }
+            }
+            Event::ConnectFailed { endpoint, error } => {
+                if let Some(socket) = find(endpoint) {
+                    socket.connect_ended(Err(error));
+                }
+            }
+            Event::Ready { endpoint } => {
+                if let Some(socket) = find(endpoint)
+                    && let Ok(link) = socket.link()
+                {
+                    link.ready();
+                }
+            }
+            Event::Ended { endpoint, ending } => {
+                tracing::debug!(?endpoint, ?ending, "a connection ended");
+                if let Some(socket) = find(endpoint)
+                    && let Ok(link) = socket.link()
+                {
+                    link.advance_and_watch();
+                }
+            }
+            // Addresses are asked for anew each time.
+            Event::AddressesChanged => {}
+        }
+    }
+
+    fn enlisted(&self, socket: Handle) {
+        if let Some(socket) = SOCKETS.get(socket)
+            && let Ok(link) = socket.link()
+        {
+            link.advance_and_watch();
+        }
+    }
+}
