@@ -23,8 +23,6 @@ pub(crate) enum LookupError {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(crate) enum SocketError {
-    #[error("the provider is not started")]
-    NotStarted,
     #[error("the switch gave no socket: code {0}")]
     NoSwitchSocket(i32),
     #[error("no more sockets")]

@@ -85,7 +85,10 @@ impl NetworkEvents {
     }
 
     fn reset(&self, outlet: &Outlet, event: EventObject) {
-        self.state.lock().signalling.push(std::thread::current().id());
+        self.state
+            .lock()
+            .signalling
+            .push(std::thread::current().id());
         if let Some(_socket) = outlet.enter() {
             outlet.switch.reset(event);
         }
@@ -104,12 +107,7 @@ impl NetworkEvents {
 
     /// Replaces the association. What is already recorded is signalled at once. When this returns,
     /// the event that was named before is no longer touched.
-    pub(crate) fn select(
-        &self,
-        outlet: &Outlet,
-        event: Option<EventObject>,
-        interest: Interest,
-    ) {
+    pub(crate) fn select(&self, outlet: &Outlet, event: Option<EventObject>, interest: Interest) {
         {
             let mut state = self.state.lock();
             let replaced = state.event.is_some() && state.event != event;

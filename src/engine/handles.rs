@@ -224,7 +224,16 @@ mod tests {
     fn foreign_numbers_find_nothing() {
         let table = Table::<()>::new();
         table.insert_with(|_| Arc::new(())).unwrap();
-        for raw in [0, 1, 3, 255, 1 << SLOT_BITS | 63, 2 << SLOT_BITS, u64::MAX, u64::MAX - 1] {
+        for raw in [
+            0,
+            1,
+            3,
+            255,
+            1 << SLOT_BITS | 63,
+            2 << SLOT_BITS,
+            u64::MAX,
+            u64::MAX - 1,
+        ] {
             assert!(!table.contains(Handle(raw)), "{raw:#x}");
             assert!(table.get(Handle(raw)).is_none(), "{raw:#x}");
             assert!(table.remove(Handle(raw)).is_none(), "{raw:#x}");
@@ -246,7 +255,10 @@ mod tests {
                 let threads: Vec<_> = (0..4)
                     .map(|_| scope.spawn(|| usize::from(table.remove(number).is_some())))
                     .collect();
-                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .sum()
             });
             assert_eq!(winners, 1);
         }

@@ -271,7 +271,10 @@ impl Link {
             self.pump(direction);
         } else {
             drop(direction);
-            match self.endpoint.post(post(op, pieces.as_slice(), remote, offset)) {
+            match self
+                .endpoint
+                .post(post(op, pieces.as_slice(), remote, offset))
+            {
                 Ok(Posted::Pending) => {}
                 Ok(Posted::Done(bytes)) => {
                     let mut direction = self.direction(kind).lock();
@@ -488,7 +491,7 @@ impl Link {
         };
         let mut reports = self.reports.lock();
         let outermost = reports.owner.is_none();
-        if !outermost && !(nested && reports.owner == Some(me)) {
+        if reports.owner.is_some_and(|owner| !nested || owner != me) {
             return;
         }
         reports.owner = Some(me);
@@ -666,13 +669,14 @@ impl Link {
 
     /// Whether the operation is in progress, or its upcall has not returned.
     fn knows(&self, address: usize) -> bool {
-        self.outgoing.lock().queue.knows(address)
-            || self.incoming.lock().queue.knows(address)
-            || {
-                let reports = self.reports.lock();
-                reports.waiting.iter().any(|report| report.ticket.address == address)
-                    || reports.running.contains(&address)
-            }
+        self.outgoing.lock().queue.knows(address) || self.incoming.lock().queue.knows(address) || {
+            let reports = self.reports.lock();
+            reports
+                .waiting
+                .iter()
+                .any(|report| report.ticket.address == address)
+                || reports.running.contains(&address)
+        }
     }
 
     // ---- the end ----
@@ -765,7 +769,12 @@ mod tests {
 
     #[test]
     fn parts_cover_every_byte_once_within_the_limits() {
-        let pieces = [piece(1, 5, 10), piece(2, 0, 1), piece(3, 100, 33), piece(4, 7, 20)];
+        let pieces = [
+            piece(1, 5, 10),
+            piece(2, 0, 1),
+            piece(3, 100, 33),
+            piece(4, 7, 20),
+        ];
         for most_bytes in [1, 3, 7, 10, 32, 64, 1000] {
             for most_pieces in [1, 2, 3, 4, 9] {
                 let parts = split(&pieces, most_bytes, most_pieces);

@@ -45,7 +45,6 @@ pub(crate) struct Listening {
     _listener: Box<dyn fabric::Listener>,
     waiting: VecDeque<Box<dyn Request>>,
     limit: usize,
-    pub(crate) at: SocketAddr,
 }
 
 impl Socket {
@@ -87,7 +86,6 @@ impl Socket {
                     _listener: listener,
                     waiting: VecDeque::new(),
                     limit,
-                    at,
                 });
                 VecDeque::new()
             }
@@ -211,9 +209,9 @@ impl Socket {
     /// Makes the socket for an accepted request, then tells the peer.
     fn admit(&self, request: Box<dyn Request>) -> Result<Arc<Socket>, AcceptError> {
         let local = request.local();
-        let Some(accepted) = SOCKETS.insert_with(|handle| {
-            Arc::new(self.child(handle, Stage::Bound(local)))
-        }) else {
+        let Some(accepted) =
+            SOCKETS.insert_with(|handle| Arc::new(self.child(handle, Stage::Bound(local))))
+        else {
             request.reject();
             return Err(AcceptError::NoResources);
         };

@@ -112,7 +112,9 @@ impl Tables {
     }
 
     fn same(&mut self, region: Region, access: Access) -> Option<&mut Registration> {
-        let from = self.by_base.partition_point(|&(base, _)| base < region.base);
+        let from = self
+            .by_base
+            .partition_point(|&(base, _)| base < region.base);
         let place = self
             .by_base
             .get(from..)?
@@ -151,7 +153,9 @@ impl Tables {
                 count: 1,
             });
         }
-        let at = self.by_base.partition_point(|&(base, _)| base <= region.base);
+        let at = self
+            .by_base
+            .partition_point(|&(base, _)| base <= region.base);
         self.by_base.insert(at, (region.base, place));
         self.longest = self.longest.max(region.len);
         Ok(id)
@@ -204,7 +208,8 @@ impl Memory {
             })
         };
         // req: WSD-12: the same region again is counted.
-        if let Some(id) = known(&mut self.tables.write()) {
+        let again = known(&mut self.tables.write());
+        if let Some(id) = again {
             return Ok(id);
         }
         // Pinning takes time: not under the lock that look-ups take.
@@ -272,7 +277,8 @@ impl Memory {
                     Arc::clone(&known.descriptor)
                 })
         };
-        if let Some(descriptor) = known(&mut self.tables.write()) {
+        let again = known(&mut self.tables.write());
+        if let Some(descriptor) = again {
             return Ok(descriptor);
         }
         let mut bytes = vec![0; descriptor_len];

@@ -41,8 +41,8 @@ pub(crate) use socket::{Family, SOCKETS, Socket};
 
 pub(crate) use crate::fabric::{Access, Region};
 
-use crate::fabric::{Caps, Event, Fabric};
-use config::{Config, FabricChoice};
+use crate::fabric::{Caps, Event, Fabric, soft};
+use config::{Config, FabricChoice, RdmaChoice};
 use progress::{Progress, Work};
 
 /// What exists while the provider is started.
@@ -71,10 +71,24 @@ static STARTED: Mutex<Option<Started>> = Mutex::new(None);
 fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
     match config.fabric {
         FabricChoice::Auto | FabricChoice::Soft => {
-            Err(StartError::FabricAbsent {
-                name: "soft",
-                reason: "not there yet".to_owned(),
-            })
+            let defaults = soft::Options::default();
+            let fabric = soft::SoftFabric::new(soft::Options {
+                rdma: match config.rdma {
+                    RdmaChoice::Auto => soft::Rdma::Auto,
+                    RdmaChoice::Direct => soft::Rdma::Direct,
+                    RdmaChoice::Pipelined => soft::Rdma::Pipelined,
+                },
+                rdma_read: config.rdma_read,
+                ring_size: config.ring_size.unwrap_or(defaults.ring_size),
+                ..defaults
+            });
+            match fabric {
+                Ok(fabric) => Ok(Arc::new(fabric)),
+                Err(error) => Err(StartError::FabricAbsent {
+                    name: "soft",
+                    reason: error.to_string(),
+                }),
+            }
         }
         FabricChoice::Verbs => Err(StartError::FabricAbsent {
             name: "verbs",
@@ -85,10 +99,7 @@ fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
 }
 
 /// Starts the provider, or counts one more start.
-pub(crate) fn start(
-    switch: Arc<dyn Switch>,
-    system: &Arc<dyn System>,
-) -> Result<(), StartError> {
+pub(crate) fn start(switch: Arc<dyn Switch>, system: &Arc<dyn System>) -> Result<(), StartError> {
     let mut started = STARTED.lock();
     if let Some(running) = &mut *started
         && !running.provider.is_inherited()
@@ -140,14 +151,6 @@ pub(crate) fn running() -> Result<(Arc<Provider>, Arc<dyn Switch>), LookupError>
         }
         _ => Err(LookupError::NotStarted),
     }
-}
-
-/// The switch of the latest start, if the provider is started.
-pub(crate) fn current_switch() -> Option<Arc<dyn Switch>> {
-    STARTED
-        .lock()
-        .as_ref()
-        .map(|started| Arc::clone(&started.switch))
 }
 
 impl Provider {

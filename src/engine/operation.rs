@@ -114,12 +114,7 @@ impl Deferred {
 }
 
 /// The post that an operation of its kind makes.
-pub(crate) fn post<'a>(
-    op: OpId,
-    pieces: &'a [Piece],
-    remote: &'a [u8],
-    offset: u64,
-) -> Post<'a> {
+pub(crate) fn post<'a>(op: OpId, pieces: &'a [Piece], remote: &'a [u8], offset: u64) -> Post<'a> {
     match Kind::of(op) {
         Kind::Send => Post::Send { op, pieces },
         Kind::Receive => Post::Receive { op, pieces },

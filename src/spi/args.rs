@@ -171,7 +171,12 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_way_out_and_in() {
-        for text in ["127.0.0.1:80", "10.1.2.3:65535", "[::1]:1", "[fe80::1%3]:443"] {
+        for text in [
+            "127.0.0.1:80",
+            "10.1.2.3:65535",
+            "[::1]:1",
+            "[fe80::1%3]:443",
+        ] {
             let address: SocketAddr = text.parse().unwrap();
             let mut raw = RawAddress::new(address);
             let length = c_int::try_from(raw.len()).unwrap();

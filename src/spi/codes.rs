@@ -62,7 +62,6 @@ fn of_switch(code: c_int) -> Code {
 impl From<SocketError> for Code {
     fn from(error: SocketError) -> Self {
         match error {
-            SocketError::NotStarted => Self(abi::WSANOTINITIALISED),
             SocketError::NoSwitchSocket(code) => of_switch(code),
             SocketError::NoResources => Self(abi::WSAEMFILE),
         }

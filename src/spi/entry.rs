@@ -64,7 +64,10 @@ mod tests {
         let mut code = 0;
         assert_eq!(call(&raw mut code, || Err(Code::INVALID)), SOCKET_ERROR);
         assert_eq!(code, WSAEINVAL);
-        assert_eq!(call(std::ptr::null_mut(), || Err(Code::INVALID)), SOCKET_ERROR);
+        assert_eq!(
+            call(std::ptr::null_mut(), || Err(Code::INVALID)),
+            SOCKET_ERROR
+        );
     }
 
     #[test]

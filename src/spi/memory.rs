@@ -7,7 +7,6 @@ use super::args;
 use super::codes::Code;
 use super::entry::entry;
 use super::overlapped::Overlapped;
-use super::sys;
 use crate::abi::{
     DWORD, HANDLE, LPDWORD, LPINT, LPVOID, LPWSABUFEX, LPWSAOVERLAPPED,
     LPWSAOVERLAPPED_COMPLETION_ROUTINE, LPWSATHREADID, MEM_READ, MEM_READWRITE, MEM_WRITE, PVOID,
@@ -25,13 +24,12 @@ fn access(flags: DWORD) -> Result<Access, Code> {
     }
 }
 
-/// A region that lies in the address space.
+/// A region that could lie in the address space; whether it does, the fabric finds out.
 fn region(buffer: PVOID, length: DWORD) -> Result<Region, Code> {
     // Exposed: the fabric makes pointers of the address.
     let base = buffer.expose_provenance();
     let len = length as usize;
-    let wraps = base.checked_add(len).is_none();
-    if base == 0 || len == 0 || wraps || !sys::is_mapped(base, len) {
+    if base == 0 || len == 0 || base.checked_add(len).is_none() {
         return Err(Code::FAULT);
     }
     Ok(Region { base, len })
@@ -50,13 +48,16 @@ pub(super) unsafe extern "C" fn register(
         let access = access(flags)?;
         let link = socket.link().map_err(|_| MemoryError::NotConnected)?;
         let region = region(buffer, length)?;
-        let id = link
-            .memory
-            .register(link.endpoint(), region, access, &|endpoint, region, access| {
+        let id = link.memory.register(
+            link.endpoint(),
+            region,
+            access,
+            &|endpoint, region, access| {
                 // SAFETY: the switch keeps registered memory mapped until WSPDeregisterMemory
                 // succeeded or the socket is closed, and the link deregisters in both cases.
                 unsafe { endpoint.register(region, access) }
-            })?;
+            },
+        )?;
         let number = usize::try_from(id.0).map_err(|_| Code::DEFECT)?;
         Ok(std::ptr::without_provenance_mut(number))
     };

@@ -24,6 +24,9 @@ mod transfer;
 mod unsupported;
 mod upcall;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use startup::startup;
 
 use crate::abi::WSPPROC_TABLE;

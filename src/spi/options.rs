@@ -14,8 +14,8 @@ use crate::abi::{
     BOOL, DWORD, FALSE, GUID, LPDWORD, LPINT, LPQOS, LPVOID, LPWSABUF, LPWSAOVERLAPPED,
     LPWSAOVERLAPPED_COMPLETION_ROUTINE, LPWSATHREADID, SIO_ADDRESS_LIST_QUERY,
     SIO_GET_EXTENSION_FUNCTION_POINTER, SIO_GET_GROUP_QOS, SIO_GET_QOS, SIO_SET_GROUP_QOS,
-    SIO_SET_QOS, SO_MAX_MSG_SIZE, SO_MAX_RDMA_SIZE, SO_RDMA_THRESHOLD_SIZE, SOCKET,
-    SOCKET_ADDRESS, SOCKET_ADDRESS_LIST, SOCKET_ERROR, WSAID_ARMCOMPLETION, WSAID_DEREGISTERMEMORY,
+    SIO_SET_QOS, SO_MAX_MSG_SIZE, SO_MAX_RDMA_SIZE, SO_RDMA_THRESHOLD_SIZE, SOCKET, SOCKET_ADDRESS,
+    SOCKET_ADDRESS_LIST, SOCKET_ERROR, WSAID_ARMCOMPLETION, WSAID_DEREGISTERMEMORY,
     WSAID_DEREGISTERRDMAMEMORY, WSAID_MEMORYREGISTRATIONCACHECALLBACK, WSAID_RDMAREAD,
     WSAID_RDMAWRITE, WSAID_REGISTERMEMORY, WSAID_REGISTERRDMAMEMORY, WSD_SO_DEBUG, WSD_SOL_SOCKET,
 };
@@ -98,9 +98,7 @@ pub(super) unsafe extern "C" fn set_sock_opt(
 
 /// The extension function that a GUID names.
 fn extension(id: GUID) -> Result<*mut c_void, Code> {
-    let rdma_read = || {
-        engine::running().map(|(provider, _)| provider.caps().rdma_read)
-    };
+    let rdma_read = || engine::running().map(|(provider, _)| provider.caps().rdma_read);
     Ok(match id {
         WSAID_REGISTERMEMORY => memory::register as *mut c_void,
         WSAID_DEREGISTERMEMORY => memory::deregister as *mut c_void,

@@ -110,39 +110,3 @@ impl System for Linux {
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
     }
 }
-
-/// Whether the whole region is mapped in this process. Walks the mappings, not the pages, and
-/// changes nothing.
-pub(super) fn is_mapped(base: usize, len: usize) -> bool {
-    // SAFETY: takes and returns plain values.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let page = usize::try_from(page).unwrap_or(4096);
-    let first = base & !(page - 1);
-    let Some(end) = base.checked_add(len) else {
-        return false;
-    };
-    // SAFETY: with MS_ASYNC the call only looks whether the range is mapped (ENOMEM if not).
-    let result = unsafe {
-        libc::msync(
-            std::ptr::without_provenance_mut(first),
-            end - first,
-            libc::MS_ASYNC,
-        )
-    };
-    result == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mapped_memory_is_told_from_a_hole() {
-        let memory = vec![0_u8; 3 * 4096];
-        assert!(is_mapped(memory.as_ptr().addr() + 1, memory.len() - 1));
-        assert!(!is_mapped(16, 8));
-        assert!(!is_mapped(usize::MAX - 4, 8));
-        // Beyond what a process can map.
-        assert!(!is_mapped(memory.as_ptr().addr(), 1 << 60));
-    }
-}

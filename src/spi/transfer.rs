@@ -42,9 +42,11 @@ pub(super) unsafe extern "C" fn send(
         if flags != 0 {
             return Err(Code::INVALID);
         }
-        socket
-            .link()?
-            .message(Kind::Send, overlapped.ticket(flags), buffers.iter().map(span))?;
+        socket.link()?.message(
+            Kind::Send,
+            overlapped.ticket(flags),
+            buffers.iter().map(span),
+        )?;
         // Always this, also when it is done by now: the result is there to be polled, or the
         // upcall comes.
         Err(Code::PENDING)

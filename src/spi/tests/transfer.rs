@@ -1,0 +1,4 @@
+//! Messages and their results.
+
+use super::harness::*;
+use crate::abi::*;
