@@ -880,67 +880,6 @@
 #define WSPDESCRIPTION_LEN 255
 
 /**
- * Names an extension function or a provider.
- */
-typedef struct GUID {
-    /**
-     * First group; in the byte order of the host.
-     */
-    uint32_t Data1;
-    /**
-     * Second group.
-     */
-    uint16_t Data2;
-    /**
-     * Third group.
-     */
-    uint16_t Data3;
-    /**
-     * The last two groups, byte by byte.
-     */
-    uint8_t Data4[8];
-} GUID;
-
-/**
- * A pointer to anything, in or out.
- */
-typedef void *PVOID;
-
-/**
- * An address of a SOCKET_ADDRESS_LIST.
- */
-typedef struct SOCKET_ADDRESS {
-    /**
-     * The host's struct sockaddr_in or struct sockaddr_in6; port 0. Lies in the same buffer as the
-     * list.
-     */
-    struct sockaddr *lpSockaddr;
-    /**
-     * Its length.
-     */
-    int iSockaddrLength;
-} SOCKET_ADDRESS;
-
-/**
- * The answer to SIO_ADDRESS_LIST_QUERY.
- */
-typedef struct SOCKET_ADDRESS_LIST {
-    /**
-     * How many addresses follow.
-     */
-    int iAddressCount;
-    /**
-     * As many as iAddressCount says; their socket addresses stand behind them in the buffer.
-     */
-    struct SOCKET_ADDRESS Address[1];
-} SOCKET_ADDRESS_LIST;
-
-/**
- * Points to a SOCKET_ADDRESS_LIST.
- */
-typedef struct SOCKET_ADDRESS_LIST *LPSOCKET_ADDRESS_LIST;
-
-/**
  * Unsigned, 16 bits.
  */
 typedef uint16_t WORD;
@@ -977,6 +916,28 @@ typedef struct WSPDATA *LPWSPDATA;
  * Unsigned, 32 bits.
  */
 typedef uint32_t DWORD;
+
+/**
+ * Names an extension function or a provider.
+ */
+typedef struct GUID {
+    /**
+     * First group; in the byte order of the host.
+     */
+    uint32_t Data1;
+    /**
+     * Second group.
+     */
+    uint16_t Data2;
+    /**
+     * Third group.
+     */
+    uint16_t Data3;
+    /**
+     * The last two groups, byte by byte.
+     */
+    uint8_t Data4[8];
+} GUID;
 
 /**
  * Which providers stand one above the other.
@@ -2171,6 +2132,45 @@ typedef struct WSPPROC_TABLE {
 typedef struct WSPPROC_TABLE *LPWSPPROC_TABLE;
 
 /**
+ * A pointer to anything, in or out.
+ */
+typedef void *PVOID;
+
+/**
+ * An address of a SOCKET_ADDRESS_LIST.
+ */
+typedef struct SOCKET_ADDRESS {
+    /**
+     * The host's struct sockaddr_in or struct sockaddr_in6; port 0. Lies in the same buffer as the
+     * list.
+     */
+    struct sockaddr *lpSockaddr;
+    /**
+     * Its length.
+     */
+    int iSockaddrLength;
+} SOCKET_ADDRESS;
+
+/**
+ * The answer to SIO_ADDRESS_LIST_QUERY.
+ */
+typedef struct SOCKET_ADDRESS_LIST {
+    /**
+     * How many addresses follow.
+     */
+    int iAddressCount;
+    /**
+     * As many as iAddressCount says; their socket addresses stand behind them in the buffer.
+     */
+    struct SOCKET_ADDRESS Address[1];
+} SOCKET_ADDRESS_LIST;
+
+/**
+ * Points to a SOCKET_ADDRESS_LIST.
+ */
+typedef struct SOCKET_ADDRESS_LIST *LPSOCKET_ADDRESS_LIST;
+
+/**
  * The type of WSPStartupEx, for callers that look it up by name.
  */
 typedef int (*LPWSPSTARTUPEX)(WORD wVersionRequested,
@@ -2407,6 +2407,30 @@ extern const struct GUID WSAID_MEMORYREGISTRATIONCACHECALLBACK;
  * Names WSPArmCompletion, an addition of this provider.
  */
 extern const struct GUID WSAID_ARMCOMPLETION;
+
+/**
+ * Starts the provider and hands out its table: the first call, and the only function that is
+ * exported.
+ *
+ * May be called several times; each successful call wants one WSPCleanup. lpWSPData and
+ * lpProcTable are filled. lpProtocolInfo describes the TCP/IP provider and may be null. The 16
+ * pointers of lpUpcallTable are copied. The environment is read at the first start (WSD_FABRIC,
+ * WSD_RDMA, WSD_RDMA_READ, WSD_RDMA_THRESHOLD, WSD_RING_SIZE, WSD_QUEUE_DEPTH, WSD_SPIN_US).
+ *
+ * After a fork the child has no sockets: it may start the provider anew, and must not use
+ * sockets of its parent.
+ *
+ * Returns 0, or the code itself; there is no lpErrno.
+ *
+ * Errors: WSAVERNOTSUPPORTED (below 2.2), WSAEFAULT (a null pointer, or an upcall is missing),
+ * WSASYSNOTREADY (the fabric is not available), WSAENETDOWN.
+ * Threads: any.
+ */
+int WSPStartupEx(WORD wVersionRequested,
+                 LPWSPDATA lpWSPData,
+                 LPWSAPROTOCOL_INFOW lpProtocolInfo,
+                 LPWSPUPCALLTABLEEX lpUpcallTable,
+                 LPWSPPROC_TABLE lpProcTable);
 
 #ifdef __cplusplus
 }  // extern "C"

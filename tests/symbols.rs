@@ -24,6 +24,7 @@ const EXPORTS: &[&str] = &[
     "WSAID_RDMAWRITE",
     "WSAID_REGISTERMEMORY",
     "WSAID_REGISTERRDMAMEMORY",
+    "WSPStartupEx",
 ];
 
 /// The library that cargo built together with this test; built now if it is not there.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::error::{AcceptError, ListenError};
-use super::socket::{SOCKETS, Socket, Stage};
+use super::socket::{Socket, Stage, TABLE};
 use crate::fabric::{self, Request, Token};
 
 /// The backlog of a switch that leaves the choice to us.
@@ -210,7 +210,7 @@ impl Socket {
     fn admit(&self, request: Box<dyn Request>) -> Result<Arc<Socket>, AcceptError> {
         let local = request.local();
         let Some(accepted) =
-            SOCKETS.insert_with(|handle| Arc::new(self.child(handle, Stage::Bound(local))))
+            TABLE.insert_with(|handle| Arc::new(self.child(handle, Stage::Bound(local))))
         else {
             request.reject();
             return Err(AcceptError::NoResources);

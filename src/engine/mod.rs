@@ -37,7 +37,7 @@ pub(crate) use listener::{Backlog, Verdict};
 pub(crate) use memory::RegistrationId;
 pub(crate) use operation::Kind;
 pub(crate) use outlet::{End, EventObject, Report, Switch, SwitchSocket, System, Ticket};
-pub(crate) use socket::{Family, SOCKETS, Socket};
+pub(crate) use socket::{Family, Socket, TABLE};
 
 pub(crate) use crate::fabric::{Access, Region};
 
@@ -212,7 +212,7 @@ impl Provider {
 
     /// Closes every socket that is left and ends the thread.
     fn shut(self: &Arc<Self>) {
-        for socket in SOCKETS.all() {
+        for socket in TABLE.all() {
             if Arc::ptr_eq(socket.provider(), self) {
                 socket.discard();
             }
@@ -226,7 +226,7 @@ struct Sockets;
 
 impl Work for Sockets {
     fn event(&self, event: Event) {
-        let find = |token: crate::fabric::Token| SOCKETS.get(Handle::from_raw(token.0));
+        let find = |token: crate::fabric::Token| TABLE.get(Handle::from_raw(token.0));
         match event {
             Event::Request { listener, request } => match find(listener) {
                 Some(socket) => socket.requested(request),
@@ -263,7 +263,7 @@ impl Work for Sockets {
     }
 
     fn enlisted(&self, socket: Handle) {
-        if let Some(socket) = SOCKETS.get(socket)
+        if let Some(socket) = TABLE.get(socket)
             && let Ok(link) = socket.link()
         {
             link.advance_and_watch();

@@ -22,7 +22,7 @@ use super::outlet::{EventObject, Outlet, Switch};
 use crate::fabric::{Endpoint, Token};
 
 /// Every socket of the process.
-pub(crate) static SOCKETS: Table<Socket> = Table::new();
+pub(crate) static TABLE: Table<Socket> = Table::new();
 
 /// The address family of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +97,7 @@ impl Socket {
         family: Family,
         catalog: u32,
     ) -> Result<Arc<Self>, SocketError> {
-        let socket = SOCKETS
+        let socket = TABLE
             .insert_with(|handle| {
                 Arc::new(Self::new(
                     handle,
@@ -132,7 +132,7 @@ impl Socket {
     }
 
     pub(crate) fn find(handle: Handle) -> Result<Arc<Self>, LookupError> {
-        SOCKETS.get(handle).ok_or(LookupError::NoSuchSocket)
+        TABLE.get(handle).ok_or(LookupError::NoSuchSocket)
     }
 
     pub(crate) fn family(&self) -> Family {
@@ -282,12 +282,12 @@ impl Socket {
 
     /// Takes the socket out of the table and closes it. Of several callers one does.
     pub(crate) fn close_by_handle(handle: Handle) -> Result<(), LookupError> {
-        let socket = SOCKETS.get(handle).ok_or(LookupError::NoSuchSocket)?;
+        let socket = TABLE.get(handle).ok_or(LookupError::NoSuchSocket)?;
         if socket.provider.is_inherited() {
             // A child process has no sockets of its parent: closing would end the parent's.
             return Err(LookupError::NoSuchSocket);
         }
-        SOCKETS
+        TABLE
             .remove(handle)
             .ok_or(LookupError::NoSuchSocket)?
             .close();
@@ -296,7 +296,7 @@ impl Socket {
 
     /// Closes a socket that nobody has seen yet.
     pub(crate) fn discard(&self) {
-        if let Some(socket) = SOCKETS.remove(self.handle) {
+        if let Some(socket) = TABLE.remove(self.handle) {
             socket.close();
         }
     }

@@ -11,7 +11,7 @@ use crate::abi::{
     LPWSAOVERLAPPED_COMPLETION_ROUTINE, LPWSATHREADID, SOCKET, SOCKET_ERROR, TRUE, WSABUF,
     WSD_MSG_OOB, WSD_MSG_PEEK,
 };
-use crate::engine::{Kind, SOCKETS, Socket, Span, Waited};
+use crate::engine::{Kind, Socket, Span, TABLE, Waited};
 
 fn span(buffer: &WSABUF) -> Span {
     Span {
@@ -101,7 +101,7 @@ pub(super) unsafe extern "C" fn get_overlapped_result(
 ) -> BOOL {
     let body = || {
         let handle = args::handle(s);
-        if !SOCKETS.contains(handle) {
+        if !TABLE.contains(handle) {
             return Err(Code::NOT_A_SOCKET);
         }
         // SAFETY: null, or a structure that the caller lends for the call.
