@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 
 use super::endpoint::SoftEndpoint;
 use super::handshake::{Listening, Newcomer};
+use super::window::DESCRIPTOR_LEN;
 use super::wire::Introduction;
 use super::{Options, Rdma, sys};
 use crate::fabric::{Caps, Event};
 
-/// Length of a descriptor of exposed memory.
-pub(super) const DESCRIPTOR_LEN: usize = 32;
 const MAX_PIECES: usize = 64;
+/// Largest read or write; longer ones are moved in steps anyway.
 const MAX_RDMA: usize = 1 << 30;
 
 /// Identifiers in the epoll set; those of watched objects begin at `FIRST`.

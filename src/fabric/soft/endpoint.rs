@@ -1,34 +1,43 @@
 //! One connection, from the attempt to the end.
 //!
-//! Owns the state and the order of things; the halves (`sending`, `receiving`) own the operations.
+//! Owns the state and the order of things; its parts (`sending`, `rdma`, `receiving`) own the
+//! operations.
 //!
-//! Locks, in the order in which they may be taken together: `attempt`, `sending`, `receiving`.
-//! Registrations stand in a table of each half; both locks are held while they change. No lock is
-//! held while a wake-up is sent or while [`SoftEndpoint::finish`] runs.
+//! Locks, in the order in which they may be taken together: `attempt`, `sending`, `rdma`,
+//! `receiving`. Registrations stand in a table of each of the last three; all are locked while they
+//! change. No lock is held while a wake-up is sent or while [`SoftEndpoint::finish`] runs.
 //!
 //! The state only moves forward: open, then perhaps draining (the peer is gone, but messages of it
 //! are left), then ended for one reason. Once it has left "open" no send is accepted, once it has
-//! ended nothing is; then each half is flushed under its lock, so that every accepted operation
+//! ended nothing is; then each part is flushed under its lock, so that every accepted operation
 //! ends exactly once.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::core::{Core, Watched};
 use super::handshake::{Attempt, Step};
 use super::link::{Link, Sleeper, reason};
+use super::rdma::{Counts, Fault, Moved, Rdma, Transfer};
 use super::receiving::{Delivered, Failed, Receiving};
+use super::region::Exposure;
 use super::ring::Broken;
 use super::sending::{Sending, Terms};
+use super::window::{DESCRIPTOR_LEN, Descriptor, fall_silent};
 use super::{shm, sys};
 use crate::fabric::{
     Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, OpId,
     Outcome, Piece, Post, PostError, Posted, Region, RegisterError, Token,
 };
+
+/// How long a transfer of the peer may still touch memory whose exposure ends.
+const CONCEAL_PATIENCE: Duration = Duration::from_secs(1);
+/// The same at the end of the connection.
+const END_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The values of `SoftEndpoint::state`.
 mod state {
@@ -65,8 +74,12 @@ pub(super) struct SoftEndpoint {
     seen: AtomicU32,
     /// Whether `sending` has something for `poll`.
     send_work: AtomicBool,
+    /// The same for `rdma`.
+    rdma_work: AtomicBool,
+    counts: Counts,
     attempt: Mutex<Option<Attempt>>,
     sending: Mutex<Sending>,
+    rdma: Mutex<Rdma>,
     receiving: Mutex<Receiving>,
 }
 
@@ -83,8 +96,11 @@ impl SoftEndpoint {
             progress: AtomicBool::new(false),
             seen: AtomicU32::new(0),
             send_work: AtomicBool::new(false),
+            rdma_work: AtomicBool::new(false),
+            counts: Counts::default(),
             attempt: Mutex::new(attempt),
             sending: Mutex::default(),
+            rdma: Mutex::default(),
             receiving: Mutex::default(),
         }
     }
@@ -98,6 +114,7 @@ impl SoftEndpoint {
     ) -> Result<Arc<Self>, ConnectError> {
         let endpoint = Arc::new(Self::new(core, token, event, None));
         let link = endpoint.link.get_or_init(|| link);
+        link.arm(Sleeper::Service, reason::REQUEST);
         core.watch(
             endpoint.id,
             link.socket.as_fd(),
@@ -152,6 +169,11 @@ impl SoftEndpoint {
         *slot = None;
         drop(slot);
         self.core.tell(event);
+        if let Some(link) = self.link.get() {
+            // The peer may have asked before this side was armed.
+            link.arm(Sleeper::Service, reason::REQUEST);
+            self.progress_rdma(link);
+        }
     }
 
     /// The fabric's timer went off; says when it should again.
@@ -181,6 +203,8 @@ impl SoftEndpoint {
                 }
             }
         }
+        link.arm(Sleeper::Service, reason::REQUEST);
+        self.progress_rdma(link);
         if gone {
             // The end would be reported again and again.
             self.core.detach(link.socket.as_fd());
@@ -211,6 +235,13 @@ impl SoftEndpoint {
 
     /// The peer disconnected or died: nothing can be sent any more, what it has sent is delivered.
     fn peer_gone(&self, link: &Link) {
+        // What it has answered counts.
+        self.progress_rdma(link);
+        self.drain(link);
+    }
+
+    /// From open to draining.
+    fn drain(&self, link: &Link) {
         if self
             .state
             .compare_exchange(
@@ -223,9 +254,15 @@ impl SoftEndpoint {
         {
             return;
         }
-        self.flush_sending(Ending::Peer);
+        self.flush_outgoing(link, Ending::Peer);
         self.deliver(link);
         self.wake_own(link);
+    }
+
+    /// A copy found the peer gone, before its socket told.
+    fn peer_lost(&self, link: &Link) {
+        self.core.detach(link.socket.as_fd());
+        self.drain(link);
     }
 
     /// Ends the endpoint, if nothing has ended it before. Called without any lock.
@@ -240,13 +277,15 @@ impl SoftEndpoint {
         if moved.is_err() {
             return;
         }
+        // This also waits for a copy that is being made: once the peer hears of the end, this side
+        // touches its memory no more.
+        self.flush_outgoing(link, ending);
+        self.receiving.lock().flush(ending);
         link.segment.own().notices.closed.store(1, Ordering::SeqCst);
         shm::note(&link.segment.own().notices);
         link.wake(reason::END);
         self.core.unwatch(self.id, link.socket.as_fd());
         sys::shut_down(link.socket.as_fd());
-        self.flush_sending(ending);
-        self.receiving.lock().flush(ending);
         self.wake_own(link);
         if ending != Ending::Local {
             self.core.tell(Event::Ended {
@@ -256,10 +295,25 @@ impl SoftEndpoint {
         }
     }
 
-    fn flush_sending(&self, ending: Ending) {
-        let mut sending = self.sending.lock();
-        sending.flush(ending);
-        self.send_work.store(sending.has_work(), Ordering::Relaxed);
+    /// Ends all sends and transfers, and all exposures.
+    fn flush_outgoing(&self, link: &Link, ending: Ending) {
+        {
+            let mut sending = self.sending.lock();
+            sending.flush(ending);
+            self.send_work.store(sending.has_work(), Ordering::Relaxed);
+        }
+        let closed = {
+            let mut rdma = self.rdma.lock();
+            rdma.flush(&self.counts, ending);
+            self.rdma_work.store(rdma.has_work(), Ordering::Relaxed);
+            rdma.windows.close_all(link)
+        };
+        for slot in closed {
+            if !fall_silent(link, slot, END_PATIENCE) {
+                tracing::warn!("the peer may still be copying while the connection ends");
+                break;
+            }
+        }
     }
 
     // ---- waking --------------------------------------------------------------------------
@@ -284,12 +338,14 @@ impl SoftEndpoint {
 
     /// What a sleeper of this side has to be woken for.
     fn reasons(&self) -> u32 {
-        let always = reason::MESSAGE | reason::ANSWER | reason::END;
+        let mut reasons = reason::MESSAGE | reason::ANSWER | reason::END;
         if self.sending.lock().has_work() {
-            always | reason::SPACE
-        } else {
-            always
+            reasons |= reason::SPACE;
         }
+        if self.rdma.lock().has_work() {
+            reasons |= reason::SERVICE_SPACE;
+        }
+        reasons
     }
 
     /// Whether `poll` would yield something or move something on.
@@ -306,9 +362,13 @@ impl SoftEndpoint {
         }
         {
             let mut sending = self.sending.lock();
-            if sending.has_completions() || sending.could_send(link, 0) {
+            let ended = self.counts.ended.load(Ordering::SeqCst);
+            if sending.has_completions() || sending.could_send(link, ended) {
                 return true;
             }
+        }
+        if self.rdma.lock().has_something(link) {
+            return true;
         }
         let receiving = self.receiving.lock();
         receiving.has_completions() || receiving.could_deliver(link)
@@ -322,8 +382,8 @@ impl SoftEndpoint {
         let terms = Terms {
             max_message: limits.max_message,
             depth: limits.send_depth,
-            after: 0,
-            ended: 0,
+            after: self.counts.posted.load(Ordering::SeqCst),
+            ended: self.counts.ended.load(Ordering::SeqCst),
         };
         let posted = {
             let mut sending = self.sending.lock();
@@ -342,7 +402,7 @@ impl SoftEndpoint {
                 Ok(Posted::Done(len))
             }
             Ok(Ok(Posted::Pending)) => {
-                self.wait_for_space(link);
+                self.wait_for_space(link, reason::SPACE);
                 Ok(Posted::Pending)
             }
             Ok(Err(error)) => Err(error),
@@ -353,42 +413,150 @@ impl SoftEndpoint {
         }
     }
 
-    /// A send has to wait: sleepers of this side want to know of space from now on.
+    /// An operation has to wait: sleepers of this side want to know of space from now on.
     #[cold]
-    fn wait_for_space(&self, link: &Link) {
+    fn wait_for_space(&self, link: &Link, reason: u32) {
         let mut asleep = false;
         for (flag, sleeper) in [
             (&self.waiter, Sleeper::Waiter),
             (&self.progress, Sleeper::Progress),
         ] {
             if flag.load(Ordering::SeqCst) {
-                link.arm(sleeper, reason::SPACE);
+                link.arm(sleeper, reason);
                 asleep = true;
             }
         }
-        if asleep && self.pump(link) {
+        // There may be space by now, of which nobody was told.
+        if asleep && self.has_something(link) {
             self.wake_own(link);
         }
     }
 
-    /// Moves waiting sends on; says whether any has ended.
-    fn pump(&self, link: &Link) -> bool {
-        let (moved, completed) = {
+    /// Moves waiting sends on.
+    fn pump(&self, link: &Link) {
+        let moved = {
             let mut sending = self.sending.lock();
+            let ended = self.counts.ended.load(Ordering::SeqCst);
             let moved = if self.is_open() {
-                sending.pump(link, 0)
+                sending.pump(link, ended)
             } else {
                 Ok(false)
             };
             self.send_work.store(sending.has_work(), Ordering::Relaxed);
-            (moved, sending.has_completions())
+            moved
         };
         match moved {
             Ok(true) => link.wake(reason::MESSAGE),
             Ok(false) => {}
             Err(Broken) => self.finish(Ending::Broken),
         }
-        completed
+    }
+
+    /// Starts a read or write of the peer's memory.
+    fn post_transfer(
+        &self,
+        link: &Link,
+        op: OpId,
+        read: bool,
+        pieces: &[Piece],
+        remote: &[u8],
+        offset: u64,
+    ) -> Result<Posted, PostError> {
+        let limits = self.core.limits();
+        let remote = Descriptor::parse(remote).ok_or(PostError::BadDescriptor)?;
+        let mut moved = Moved::default();
+        let (success, outcome) = {
+            let mut rdma = self.rdma.lock();
+            if !self.is_open() {
+                return Err(self.closed_by());
+            }
+            if rdma.transfers.len() >= limits.send_depth {
+                return Err(PostError::Full);
+            }
+            let access = if read { Access::WRITE } else { Access::READ };
+            let (spans, len) = rdma.table.resolve(pieces, access)?;
+            if len > limits.max_rdma {
+                return Err(PostError::TooLarge);
+            }
+            rdma.begin(
+                &self.counts,
+                Transfer {
+                    op,
+                    read,
+                    spans,
+                    len,
+                    remote,
+                    offset,
+                    asked: 0,
+                    all_asked: false,
+                    moved: 0,
+                },
+            );
+            let outcome = rdma.advance(link, &self.counts, &mut moved);
+            if outcome == Err(Fault::Denied) {
+                rdma.deny_first(&self.counts);
+            }
+            let success = rdma.take_success(op);
+            self.rdma_work.store(rdma.has_work(), Ordering::Relaxed);
+            (success, outcome)
+        };
+        self.rdma_moved(link, outcome, moved);
+        match success {
+            Some(len) => Ok(Posted::Done(len)),
+            None => {
+                self.wait_for_space(link, reason::SERVICE_SPACE);
+                Ok(Posted::Pending)
+            }
+        }
+    }
+
+    /// Serves the peer and moves the transfers on.
+    fn progress_rdma(&self, link: &Link) {
+        let mut armed = false;
+        loop {
+            let mut moved = Moved::default();
+            let (outcome, waits) = {
+                let mut rdma = self.rdma.lock();
+                if !self.is_open() {
+                    return;
+                }
+                let mut outcome = rdma.serve(link, &self.counts, &mut moved);
+                if outcome.is_ok() {
+                    outcome = rdma.advance(link, &self.counts, &mut moved);
+                }
+                if outcome == Err(Fault::Denied) {
+                    rdma.deny_first(&self.counts);
+                }
+                self.rdma_work.store(rdma.has_work(), Ordering::Relaxed);
+                (outcome, rdma.service.has_answers())
+            };
+            self.rdma_moved(link, outcome, moved);
+            if !waits || armed {
+                return;
+            }
+            // Answers wait for room: the progress thread goes on when there is some, and there
+            // may be some already.
+            link.arm(Sleeper::Service, reason::SERVICE_SPACE);
+            armed = true;
+        }
+    }
+
+    /// Lets the peer and the sends behind the transfers know what happened.
+    fn rdma_moved(&self, link: &Link, outcome: Result<(), Fault>, moved: Moved) {
+        if moved.wake & (reason::REQUEST | reason::ANSWER) != 0 {
+            shm::note(&link.segment.own().notices);
+        }
+        if moved.wake != 0 {
+            link.wake(moved.wake);
+        }
+        match outcome {
+            Ok(()) => {}
+            Err(Fault::Denied | Fault::PeerDenied | Fault::Broken) => self.finish(Ending::Broken),
+            Err(Fault::PeerGone) => self.peer_lost(link),
+        }
+        if moved.ended && self.send_work.load(Ordering::Relaxed) {
+            self.pump(link);
+        }
     }
 
     fn post_receive(&self, link: &Link, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
@@ -445,6 +613,7 @@ impl SoftEndpoint {
     #[cold]
     fn notice(&self, link: &Link, changes: u32) {
         self.seen.store(changes, Ordering::Relaxed);
+        self.progress_rdma(link);
         if link.segment.peer().notices.closed.load(Ordering::SeqCst) != 0 {
             self.peer_gone(link);
         }
@@ -454,50 +623,83 @@ impl SoftEndpoint {
     #[cold]
     fn take_rest(&self, completions: &mut Vec<Completion>) {
         self.sending.lock().take_completions(completions);
+        self.rdma.lock().take_completions(completions);
         self.receiving.lock().take_completions(completions);
     }
+}
+
+fn is_own_memory(region: Region) -> bool {
+    region.base.checked_add(region.len).is_some() && sys::is_mapped(region.base, region.len.max(1))
 }
 
 impl Endpoint for SoftEndpoint {
     #[allow(unsafe_code, reason = "the promise of the trait is passed on")]
     unsafe fn register(&self, region: Region, access: Access) -> Result<Key, RegisterError> {
-        if region.base.checked_add(region.len).is_none()
-            || !sys::is_mapped(region.base, region.len.max(1))
-        {
+        if !is_own_memory(region) {
             return Err(RegisterError::BadRegion);
         }
         let mut sending = self.sending.lock();
+        let mut rdma = self.rdma.lock();
         let mut receiving = self.receiving.lock();
-        // SAFETY: the caller's promise is that of this function.
-        let key = unsafe { sending.table.add(region, access) };
-        // SAFETY: as above.
-        let same = unsafe { receiving.table.add(region, access) };
-        debug_assert_eq!(key, same);
+        let mut key = Key(0);
+        for table in [&mut sending.table, &mut rdma.table, &mut receiving.table] {
+            // SAFETY: the caller's promise is that of this function.
+            key = unsafe { table.add(region, access) };
+        }
         Ok(key)
     }
 
     fn deregister(&self, key: Key) -> Result<(), DeregisterError> {
         let mut sending = self.sending.lock();
+        let mut rdma = self.rdma.lock();
         let mut receiving = self.receiving.lock();
-        sending.table.removable(key)?;
-        receiving.table.removable(key)?;
-        sending.table.remove(key);
-        receiving.table.remove(key);
+        let mut tables = [&mut sending.table, &mut rdma.table, &mut receiving.table];
+        for table in &mut tables {
+            table.removable(key)?;
+        }
+        for table in tables {
+            table.remove(key);
+        }
         Ok(())
     }
 
     #[allow(unsafe_code, reason = "the promise of the trait is passed on")]
     unsafe fn expose(
         &self,
-        _region: Region,
-        _access: Access,
-        _descriptor: &mut [u8],
+        region: Region,
+        access: Access,
+        descriptor: &mut [u8],
     ) -> Result<Key, RegisterError> {
-        Err(RegisterError::NoResources)
+        let link = self.link.get().ok_or(RegisterError::NotConnected)?;
+        let place = descriptor
+            .get_mut(..DESCRIPTOR_LEN)
+            .ok_or(RegisterError::BadRegion)?;
+        if !is_own_memory(region) {
+            return Err(RegisterError::BadRegion);
+        }
+        let mut rdma = self.rdma.lock();
+        if !self.is_open() {
+            return Err(RegisterError::NotConnected);
+        }
+        // SAFETY: the caller's promise is that of this function.
+        let exposure = unsafe { Exposure::new(region) };
+        let (key, made) = rdma
+            .windows
+            .open(link, exposure, access)
+            .ok_or(RegisterError::NoResources)?;
+        place.copy_from_slice(&made.to_bytes());
+        Ok(key)
     }
 
-    fn conceal(&self, _key: Key) -> Result<(), DeregisterError> {
-        Err(DeregisterError::Unknown)
+    fn conceal(&self, key: Key) -> Result<(), DeregisterError> {
+        let link = self.link.get().ok_or(DeregisterError::Unknown)?;
+        // From here on nothing new begins; pipelined copies are made under this lock.
+        let slot = self.rdma.lock().windows.close(link, key)?;
+        if !fall_silent(link, slot, CONCEAL_PATIENCE) {
+            return Err(DeregisterError::InUse);
+        }
+        self.rdma.lock().windows.vacate(key);
+        Ok(())
     }
 
     #[inline]
@@ -513,7 +715,21 @@ impl Endpoint for SoftEndpoint {
         match post {
             Post::Send { op, pieces } => self.post_send(link, op, pieces),
             Post::Receive { op, pieces } => self.post_receive(link, op, pieces),
-            Post::Write { .. } | Post::Read { .. } => Err(PostError::Unsupported),
+            Post::Write {
+                op,
+                pieces,
+                remote,
+                offset,
+            } => self.post_transfer(link, op, false, pieces, remote, offset),
+            Post::Read {
+                op,
+                pieces,
+                remote,
+                offset,
+            } if self.core.limits().rdma_read => {
+                self.post_transfer(link, op, true, pieces, remote, offset)
+            }
+            Post::Read { .. } => Err(PostError::Unsupported),
         }
     }
 
@@ -523,6 +739,12 @@ impl Endpoint for SoftEndpoint {
         let changes = link.segment.peer().notices.changes.load(Ordering::SeqCst);
         if changes != self.seen.load(Ordering::Relaxed) {
             self.notice(link, changes);
+        }
+        if self.rdma_work.load(Ordering::Relaxed) {
+            self.progress_rdma(link);
+            let mut rdma = self.rdma.lock();
+            rdma.take_completions(completions);
+            self.rdma_work.store(rdma.has_work(), Ordering::Relaxed);
         }
         if self.send_work.load(Ordering::Relaxed) {
             self.pump(link);
@@ -587,7 +809,7 @@ impl Endpoint for SoftEndpoint {
 
     fn rdma_path(&self) -> &'static str {
         match self.link.get() {
-            Some(link) if link.direct => "direct",
+            Some(link) if link.is_direct() => "direct",
             Some(_) => "pipelined",
             None => "none",
         }

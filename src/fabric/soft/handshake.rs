@@ -308,7 +308,7 @@ impl Request for SoftRequest {
             socket,
             peer_event,
             pid: direct.unwrap_or(self.pid),
-            direct: direct.is_some(),
+            direct: AtomicBool::new(direct.is_some()),
             own_nonce: acceptor_nonce,
             peer_nonce: connector_nonce,
         };
@@ -503,7 +503,7 @@ impl Attempt {
                             socket,
                             peer_event,
                             pid,
-                            direct,
+                            direct: AtomicBool::new(direct),
                             own_nonce: connector_nonce,
                             peer_nonce: acceptor_nonce,
                         })),

@@ -10,7 +10,7 @@
 //! them sees the other. Who clears a field owes the signal.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::shm::{Lane, Ring, Segment};
 use super::sys;
@@ -27,6 +27,8 @@ pub(super) mod reason {
     pub(in super::super) const ANSWER: u32 = 8;
     /// The other side disconnected.
     pub(in super::super) const END: u32 = 16;
+    /// Space of the service ring was given back.
+    pub(in super::super) const SERVICE_SPACE: u32 = 32;
 }
 
 /// The sleepers that have a field in the arming word.
@@ -64,7 +66,7 @@ pub(super) struct Link {
     /// The peer's process, as this process may name it.
     pub(super) pid: i32,
     /// Whether this side reaches the peer's memory by itself.
-    pub(super) direct: bool,
+    pub(super) direct: AtomicBool,
     /// Names this side's exposures in descriptors.
     pub(super) own_nonce: u64,
     /// Names the peer's exposures in descriptors.
@@ -121,6 +123,11 @@ impl Link {
     pub(super) fn nudge(&self) {
         // A full socket buffer holds enough nudges; a closed one has nobody to nudge.
         drop(sys::send_message(self.socket.as_fd(), &[1], &[]));
+    }
+
+    #[inline]
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
     }
 
     /// Sets what `sleeper` of this side wants to be woken for.

@@ -8,6 +8,8 @@
 //! | `core` | what the endpoints of a fabric share: the epoll set, the events, the timer |
 //! | `endpoint` | one connection: state, posting, polling, arming, the end |
 //! | `sending`, `receiving` | the two halves of messaging |
+//! | `rdma`, `rdma_direct`, `rdma_pipelined` | reads and writes of remote memory, and their two ways |
+//! | `window` | exposed memory and the descriptors that name it |
 //! | `link` | the connected state and the wake-ups |
 //! | `ring`, `shm`, `copy` | the rings, the shared segment, the copy kernels |
 //! | `region` | registered memory and every access to it |
@@ -27,6 +29,9 @@ mod endpoint;
 mod handshake;
 mod link;
 mod options;
+mod rdma;
+mod rdma_direct;
+mod rdma_pipelined;
 mod receiving;
 #[allow(unsafe_code)]
 mod region;
@@ -38,6 +43,7 @@ mod shm;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod window;
 mod wire;
 
 pub(crate) use options::{Options, Rdma};

@@ -5,6 +5,8 @@
 //! span beyond the lock under which it was resolved holds its registration (see [`Table::hold`]),
 //! and a held registration cannot be removed. So the promise made at `register` covers every span.
 
+use std::io;
+
 use smallvec::SmallVec;
 
 use super::shm::Ring;
@@ -205,6 +207,72 @@ pub(super) fn scatter(
         unsafe { ring.take(position, base as *mut u8, take) };
         position += take as u64;
     }
+}
+
+/// Memory that the peer may reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exposure(Region);
+
+/// Part of an exposed region, for one copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    base: usize,
+    len: usize,
+}
+
+impl Exposure {
+    /// # Safety
+    /// The caller passes on the promise of `Endpoint::expose`.
+    pub(super) unsafe fn new(region: Region) -> Self {
+        Self(region)
+    }
+
+    pub(super) fn region(&self) -> Region {
+        self.0
+    }
+
+    /// `None` outside the region.
+    pub(super) fn reach(&self, offset: usize, len: usize) -> Option<Reach> {
+        let end = offset.checked_add(len)?;
+        (end <= self.0.len).then_some(Reach {
+            base: self.0.base + offset,
+            len,
+        })
+    }
+}
+
+impl Reach {
+    /// Copies the memory into a ring.
+    pub(super) fn put_into(self, ring: Ring<'_>, position: u64, how: copy::How) {
+        // SAFETY: a reach lies in a live exposure, whose maker promised the memory; exposures end
+        // under the lock under which copies are made.
+        unsafe { ring.fill(position, self.base as *const u8, self.len, how) };
+    }
+
+    /// Copies a ring into the memory.
+    pub(super) fn take_from(self, ring: Ring<'_>, position: u64) {
+        // SAFETY: as above.
+        unsafe { ring.take(position, self.base as *mut u8, self.len) };
+    }
+}
+
+/// Copies between `len` bytes of `spans`, from `offset` on, and `remote` in process `pid`.
+pub(super) fn transfer(
+    pid: i32,
+    write: bool,
+    spans: &[Span],
+    offset: usize,
+    len: usize,
+    remote: usize,
+) -> io::Result<usize> {
+    let local: SmallVec<[libc::iovec; 8]> = parts(spans, offset, len)
+        .map(|(base, len)| libc::iovec {
+            iov_base: base as *mut libc::c_void,
+            iov_len: len,
+        })
+        .collect();
+    // SAFETY: spans lie in live registrations, whose maker promised the memory.
+    unsafe { sys::process_vm(pid, write, &local, remote, len) }
 }
 
 /// Whether process `pid` lets this one read its memory and holds `proof` at `at`.

@@ -49,13 +49,15 @@ pub(super) fn free_address(ip: &str) -> SocketAddr {
 pub(super) struct Host {
     pub(super) fabric: SoftFabric,
     pub(super) events: Vec<Event>,
+    pub(super) options: Options,
 }
 
 impl Host {
     pub(super) fn new(options: Options) -> Self {
         Self {
-            fabric: SoftFabric::new(options).unwrap(),
+            fabric: SoftFabric::new(options.clone()).unwrap(),
             events: Vec::new(),
+            options,
         }
     }
 
