@@ -5,7 +5,7 @@
 //! SAN socket that did not lead to a connection is closed before TCP is used, or the error told.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +61,7 @@ pub(crate) struct Wishes {
 
 /// Connects to one address.
 pub(crate) fn open(switch: &Switch, to: SocketAddr, wishes: Wishes) -> io::Result<Opened> {
-    // An IPv4 address in IPv6 clothing is served as what it is.
-    let to = SocketAddr::new(route::canonical(&to.ip()), to.port());
+    let to = as_it_is(to);
     let provider = if wishes.tcp_only {
         Err(Reason::Asked)
     } else {
@@ -88,6 +87,14 @@ pub(crate) fn open(switch: &Switch, to: SocketAddr, wishes: Wishes) -> io::Resul
             let stream = companion.connect(to, wishes.deadline)?;
             Ok(Opened::Tcp { stream, reason })
         }
+    }
+}
+
+/// An IPv4 address in IPv6 clothing is served as what it is; every other stays, scope and all.
+fn as_it_is(to: SocketAddr) -> SocketAddr {
+    match route::canonical(&to.ip()) {
+        IpAddr::V4(v4) => SocketAddr::from((v4, to.port())),
+        IpAddr::V6(_) => to,
     }
 }
 
@@ -169,6 +176,14 @@ fn sort(code: WsaError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapped_address_is_undressed_and_a_scope_is_kept() {
+        let undressed = |text: &str| as_it_is(text.parse().unwrap()).to_string();
+        assert_eq!(undressed("[::ffff:127.0.0.1]:80"), "127.0.0.1:80");
+        assert_eq!(undressed("[fe80::1%7]:80"), "[fe80::1%7]:80");
+        assert_eq!(undressed("10.0.0.1:80"), "10.0.0.1:80");
+    }
 
     #[test]
     fn only_three_codes_keep_tcp_from_trying() {

@@ -37,6 +37,15 @@ impl EntryPoint {
         }
     }
 
+    /// The provider that is linked into this library.
+    #[must_use]
+    pub fn linked() -> EntryPoint {
+        EntryPoint {
+            start: wsdirect::WSPStartupEx,
+            source: Source::Linked,
+        }
+    }
+
     /// A provider in a shared library, which stays loaded until the process ends: a provider's
     /// threads and thread-local values may outlive its last use. The text says why it is none.
     ///

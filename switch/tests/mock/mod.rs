@@ -255,6 +255,16 @@ impl Mock {
         }
     }
 
+    /// A peer without a switch: connects and then says nothing.
+    pub(crate) fn silent_peer(&self, to: SocketAddr) -> SOCKET {
+        table::silent_peer(to)
+    }
+
+    /// Ends such a peer.
+    pub(crate) fn end_peer(&self, peer: SOCKET) {
+        table::end_peer(peer);
+    }
+
     /// Nothing is left: every socket closed, every registration ended, every start cleaned up.
     pub(crate) fn assert_nothing_left(&self) {
         let state = STATE.lock();

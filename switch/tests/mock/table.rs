@@ -347,6 +347,45 @@ unsafe extern "C" fn enum_network_events(
     unsafe { give(errno, result) }
 }
 
+/// Puts a connect into the queue of the socket that listens there; `false` if none does.
+fn request(state: &mut State, from: SOCKET, to: SocketAddr) -> bool {
+    let serves = |socket: &Socket| {
+        socket.is_listening
+            && socket.local.is_some_and(|local| {
+                local.port() == to.port() && (local.ip() == to.ip() || local.ip().is_unspecified())
+            })
+    };
+    match state.sockets.values_mut().find(|socket| serves(socket)) {
+        Some(listener) => {
+            listener.requests.push_back(from);
+            signal(listener, abi::FD_ACCEPT_BIT, 0);
+            true
+        }
+        None => false,
+    }
+}
+
+pub(crate) fn silent_peer(to: SocketAddr) -> SOCKET {
+    let mut state = STATE.lock();
+    state.next += 1;
+    let number = state.next;
+    let local = SocketAddr::new(to.ip(), u16::try_from(number % 60_000).unwrap() + 1);
+    let peer = Socket {
+        local: Some(local),
+        remote: Some(to),
+        ..Socket::default()
+    };
+    state.sockets.insert(number, peer);
+    assert!(request(&mut state, number, to), "nobody listens there");
+    number
+}
+
+pub(crate) fn end_peer(peer: SOCKET) {
+    let mut state = STATE.lock();
+    state.flush(peer);
+    state.sockets.remove(&peer);
+}
+
 unsafe extern "C" fn connect(
     s: SOCKET,
     name: *const libc::sockaddr,
@@ -374,29 +413,10 @@ unsafe extern "C" fn connect(
         socket.remote = Some(to);
         match outcome {
             None => {}
-            Some(0) => {
-                let serves = |socket: &Socket| {
-                    socket.is_listening
-                        && socket.local.is_some_and(|local| {
-                            local.port() == to.port()
-                                && (local.ip() == to.ip() || local.ip().is_unspecified())
-                        })
-                };
-                let listener = state.sockets.values_mut().find(|socket| serves(socket));
-                match listener {
-                    Some(listener) => {
-                        listener.requests.push_back(s);
-                        signal(listener, abi::FD_ACCEPT_BIT, 0);
-                    }
-                    // It may be that TCP is served there.
-                    None => signal(
-                        state.sockets.get_mut(&s).unwrap(),
-                        abi::FD_CONNECT_BIT,
-                        abi::WSAETIMEDOUT,
-                    ),
-                }
-            }
-            Some(code) => signal(socket, abi::FD_CONNECT_BIT, code),
+            Some(0) if request(state, s, to) => {}
+            // It may be that TCP is served there.
+            Some(0) => signal(existing(state, s)?, abi::FD_CONNECT_BIT, abi::WSAETIMEDOUT),
+            Some(code) => signal(existing(state, s)?, abi::FD_CONNECT_BIT, code),
         }
         Err(abi::WSAEWOULDBLOCK)
     });
