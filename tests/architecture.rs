@@ -26,6 +26,7 @@ const UNSAFE: &[&str] = &[
     "src/fabric/soft/shm.rs",
     "src/fabric/soft/sys.rs",
     "switch/src/lent.rs",
+    "switch/src/memory.rs",
     "switch/src/sys.rs",
     "switch/src/table/control.rs",
     "switch/src/table/entry.rs",

@@ -219,6 +219,31 @@ impl PollSet {
     }
 }
 
+/// What a member of a [`PollSet`] is watched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interest {
+    Read,
+    ReadWrite,
+}
+
+impl PollSet {
+    /// Changes what a member is watched for.
+    pub(crate) fn change(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        let events = match interest {
+            Interest::Read => libc::EPOLLIN,
+            Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
+        };
+        let mut event = libc::epoll_event {
+            events: events.cast_unsigned(),
+            u64: 0,
+        };
+        let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: both descriptors are open, the event is read during the call only.
+        check(unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_MOD, member, &raw mut event) })?;
+        Ok(())
+    }
+}
+
 impl AsFd for PollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -448,6 +473,106 @@ impl From<TcpSocket> for OwnedFd {
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: takes no pointer.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+fn moved(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends bytes of which the last one is urgent.
+pub(crate) fn send_urgent(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_OOB | libc::MSG_NOSIGNAL;
+    // SAFETY: reads at most the slice.
+    moved(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// Fetches the urgent byte of a TCP socket.
+pub(crate) fn receive_urgent(fd: BorrowedFd<'_>) -> io::Result<u8> {
+    let mut byte = 0u8;
+    let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
+    // SAFETY: writes at most the one byte.
+    match moved(unsafe { libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags) })? {
+        0 => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        _ => Ok(byte),
+    }
+}
+
+/// SIOCATMARK, which the libc crate does not name; the same on all architectures but a few old ones.
+const AT_MARK: libc::Ioctl = 0x8905;
+
+/// Whether a TCP socket has been read up to the urgent byte.
+pub(crate) fn is_at_mark(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut at: libc::c_int = 0;
+    // SAFETY: stores one int.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), AT_MARK, &raw mut at) })?;
+    Ok(at != 0)
+}
+
+/// Bytes of a TCP socket that the peer has not acknowledged.
+pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: stores one int.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+fn set_option<T>(fd: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
+    let place = std::ptr::from_ref(value).cast();
+    // SAFETY: the value is live and as long as stated.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, place, len) })?;
+    Ok(())
+}
+
+fn option<T>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
+    let mut len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
+    let place = std::ptr::from_mut(value).cast();
+    // SAFETY: at most as much is stored as the value is long; both callers pass plain integers.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, place, &raw mut len)
+    })?;
+    Ok(())
+}
+
+/// SO_OOBINLINE.
+pub(crate) fn set_oob_inline(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set_option(fd, libc::SO_OOBINLINE, &libc::c_int::from(on))
+}
+
+/// SO_OOBINLINE.
+pub(crate) fn oob_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut on: libc::c_int = 0;
+    option(fd, libc::SO_OOBINLINE, &mut on)?;
+    Ok(on != 0)
+}
+
+/// SO_LINGER, in whole seconds rounded up.
+pub(crate) fn set_linger(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<()> {
+    let seconds = time.map_or(0, |time| {
+        time.as_secs() + u64::from(time.subsec_nanos() > 0)
+    });
+    let value = libc::linger {
+        l_onoff: libc::c_int::from(time.is_some()),
+        l_linger: libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX),
+    };
+    set_option(fd, libc::SO_LINGER, &value)
+}
+
+/// SO_LINGER.
+pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+    let mut value = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    option(fd, libc::SO_LINGER, &mut value)?;
+    let seconds = u64::try_from(value.l_linger).unwrap_or(0);
+    Ok((value.l_onoff != 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// Has a function called at the regular end of the process. Refusal is no loss.
+pub(crate) fn at_exit(function: extern "C" fn()) {
+    // SAFETY: a function of this library, which is never unloaded while it is linked in.
+    unsafe { libc::atexit(function) };
 }
 
 /// `Duration` to a deadline; a time too long to be expressed is none.

@@ -1,0 +1,830 @@
+//! Drives the session of one connection over its socket: what arrives goes in, what the session
+//! wants done is done.
+//!
+//! Owns the session, the queues of what has arrived, and everything lent to the provider. Decides
+//! nothing that the session decides. Invariants: all of it is behind the connection's lock; after
+//! each change of the session its actions are carried out completely, in order; a message's
+//! receive is posted again before its bytes are delivered.
+
+use std::time::Instant;
+
+use wsd_proto::{
+    Access as SessionAccess, Action, Incoming, Memory, NoBuffers, Outgoing, PullFailure, PullId,
+    Queue, RdmaFailed, RdmaId, Readable, ResetReason, SendFailure, SendId, SendMode, Session,
+};
+
+use super::fifo::{Fifo, copy_into};
+use super::gather::Gather;
+use super::outbox::Outbox;
+use super::pool::{Head, Pool};
+use super::transfer::Transfers;
+use super::urgent::Urgent;
+use super::wait::Waiters;
+use crate::error::WsaError;
+use crate::lent::Access;
+use crate::memory::{self, Direction, Remote};
+use crate::socket::SanSocket;
+
+/// A send whose bytes are still in the hands of the thread that drives.
+pub(super) struct Direct<'a> {
+    pub(super) id: SendId,
+    pub(super) bytes: Gather<'a>,
+    pub(super) result: Option<Result<(), SendFailure>>,
+}
+
+/// Where a reader wants bytes.
+pub(super) struct Target<'a> {
+    room: &'a mut [u8],
+    filled: usize,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(room: &'a mut [u8]) -> Self {
+        Target { room, filled: 0 }
+    }
+
+    pub(super) fn filled(&self) -> usize {
+        self.filled
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.room.len()
+    }
+
+    pub(super) fn rest(&mut self) -> &mut [u8] {
+        self.room.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> usize {
+        let count = copy_into(self.rest(), bytes);
+        self.filled += count;
+        count
+    }
+}
+
+pub(super) struct State {
+    pub(super) session: Session,
+    pool: Pool,
+    main: Fifo,
+    fill: Fifo,
+    pub(super) urgent: Urgent,
+    pub(super) outbox: Outbox,
+    pub(super) transfers: Transfers,
+    /// Urgent bytes on their way out.
+    urgent_out: Vec<(SendId, u8)>,
+    next_send: u64,
+    /// Sends and pulls whose outcome somebody will ask for.
+    awaited: Vec<SendId>,
+    sent: Vec<(SendId, Result<(), SendFailure>)>,
+    pulled: Vec<(PullId, Result<u64, PullFailure>)>,
+    /// RDMA that could not be started or that failed; told to the session after what has arrived.
+    failed: Vec<RdmaId>,
+    /// A send failed: the connection is over once everything that has arrived was taken.
+    broken: bool,
+    /// The socket is closed.
+    pub(super) closed: bool,
+    direct: bool,
+    clock: Clock,
+    pub(super) waiters: Waiters,
+    /// Something has changed since the waiters were last told.
+    pub(super) activity: bool,
+    /// Counts what has happened, for those who want to know whether anything has.
+    pub(super) happened: u64,
+    pub(super) settings: Settings,
+    /// Closed with something left to send.
+    pub(super) lingering: Option<super::service::Lingering>,
+    /// A write found no room: this many bytes wait for it.
+    pub(super) write_wanted: usize,
+    pub(super) limits: Limits,
+}
+
+/// What may wait here of what the application has sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of small sends that wait for credit.
+    pub(super) outbox: usize,
+    /// Bytes of copied large sends.
+    pub(super) copies: usize,
+}
+
+/// What the application has set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) nonblocking: bool,
+    pub(super) read_timeout: Option<std::time::Duration>,
+    pub(super) write_timeout: Option<std::time::Duration>,
+    pub(super) linger: Option<std::time::Duration>,
+    /// This side was closed: nobody will call any more.
+    pub(super) closing: bool,
+    /// Sending was shut down by the application.
+    pub(super) write_shut: bool,
+    /// The failure has been fetched by `take_error`.
+    pub(super) error_taken: bool,
+}
+
+/// The session's time. Looked at for every message only if silence matters.
+struct Clock {
+    start: Instant,
+    precise: bool,
+    now: wsd_proto::Instant,
+}
+
+impl Clock {
+    fn refresh(&mut self) -> wsd_proto::Instant {
+        self.now = wsd_proto::Instant(self.start.elapsed());
+        self.now
+    }
+
+    #[inline]
+    fn coarse(&mut self) -> wsd_proto::Instant {
+        if self.precise {
+            self.refresh()
+        } else {
+            self.now
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(session: Session, pool: Pool, limits: Limits) -> State {
+        let precise = session.config().keep_alive.is_some();
+        let now = wsd_proto::Instant::ZERO;
+        State {
+            session,
+            pool,
+            main: Fifo::default(),
+            fill: Fifo::default(),
+            urgent: Urgent::default(),
+            outbox: Outbox::default(),
+            transfers: Transfers::default(),
+            urgent_out: Vec::new(),
+            next_send: 0,
+            awaited: Vec::new(),
+            sent: Vec::new(),
+            pulled: Vec::new(),
+            failed: Vec::new(),
+            broken: false,
+            closed: false,
+            direct: false,
+            clock: Clock {
+                start: Instant::now(),
+                precise,
+                now,
+            },
+            waiters: Waiters::default(),
+            activity: false,
+            happened: 0,
+            settings: Settings::default(),
+            lingering: None,
+            write_wanted: 0,
+            limits,
+        }
+    }
+
+    /// Registers the control buffers and posts the receives.
+    pub(super) fn start(&mut self, socket: &SanSocket) -> Result<(), WsaError> {
+        self.pool.start(socket)
+    }
+
+    pub(super) fn now(&mut self) -> wsd_proto::Instant {
+        self.clock.refresh()
+    }
+
+    /// The instant of std that the session's instant stands for.
+    pub(super) fn instant(&self, time: wsd_proto::Instant) -> Instant {
+        self.clock
+            .start
+            .checked_add(time.0)
+            .unwrap_or(self.clock.start)
+    }
+
+    pub(super) fn send_id(&mut self) -> SendId {
+        self.next_send += 1;
+        SendId(self.next_send)
+    }
+
+    /// A send whose outcome will be asked for by [`State::outcome`].
+    pub(super) fn await_send(&mut self, id: SendId) {
+        self.awaited.push(id);
+    }
+
+    pub(super) fn outcome(&mut self, id: SendId) -> Option<Result<(), SendFailure>> {
+        let place = self.sent.iter().position(|(known, _)| *known == id)?;
+        Some(self.sent.swap_remove(place).1)
+    }
+
+    /// Nobody will ask any more.
+    pub(super) fn forget_send(&mut self, id: SendId) {
+        self.awaited.retain(|known| *known != id);
+        self.sent.retain(|(known, _)| *known != id);
+    }
+
+    /// Gives the memory of a send back that was taken back.
+    pub(super) fn free_send(&mut self, socket: &SanSocket, id: SendId) {
+        let freed = self.transfers.free(socket, Memory::Send(id));
+        self.insist(freed);
+    }
+
+    pub(super) fn pull_outcome(&mut self, id: PullId) -> Option<Result<u64, PullFailure>> {
+        let place = self.pulled.iter().position(|(known, _)| *known == id)?;
+        Some(self.pulled.swap_remove(place).1)
+    }
+
+    pub(super) fn send_urgent_byte(&mut self, byte: u8) -> Result<(), wsd_proto::SendError> {
+        let id = self.send_id();
+        self.session.send_urgent(id, 1)?;
+        self.urgent_out.push((id, byte));
+        Ok(())
+    }
+
+    pub(super) fn urgent_queued(&self) -> usize {
+        self.urgent_out.len()
+    }
+
+    /// Whether large data shall wait for the application's own buffer.
+    pub(super) fn set_direct(&mut self, socket: &SanSocket, direct: bool) {
+        if self.direct != direct {
+            self.direct = direct;
+            self.session.set_direct(direct);
+            self.drain(socket, None);
+        }
+    }
+
+    // ---------------------------------------------------------------- what arrives
+
+    /// Looks once for anything new; `true` if there was. Takes at most one message, whose first
+    /// bytes go straight to the target where that is their place.
+    #[inline]
+    pub(super) fn poll(&mut self, socket: &SanSocket, target: Option<&mut Target<'_>>) -> bool {
+        if self.closed {
+            return false;
+        }
+        let mut new = false;
+        if self.pool.is_sending() {
+            for _ in 0..self.pool.reap(socket) {
+                self.session.handle_sent();
+                new = true;
+            }
+        }
+        match self.pool.head(socket) {
+            Head::Message(len) => {
+                self.take_message(socket, len, target);
+                new = true;
+            }
+            Head::Nothing if !self.broken => {}
+            Head::Nothing => new |= self.lose(),
+            Head::Ended(error) => {
+                tracing::debug!(%error, "the connection ended");
+                new |= self.lose();
+            }
+        }
+        if self.transfers.is_flying() {
+            new |= self.land(socket);
+        }
+        for rdma in std::mem::take(&mut self.failed) {
+            self.session.handle_rdma_done(rdma, Err(RdmaFailed));
+            new = true;
+        }
+        if new {
+            self.drain(socket, None);
+            self.activity = true;
+            self.happened += 1;
+        }
+        new
+    }
+
+    #[inline]
+    fn take_message(&mut self, socket: &SanSocket, len: usize, target: Option<&mut Target<'_>>) {
+        let now = self.clock.coarse();
+        let message = self.pool.message(len);
+        let mut delivered = 0;
+        let mut urgent = 0;
+        match self.session.handle_message(now, message) {
+            Ok(Incoming::Data {
+                queue,
+                range,
+                is_head,
+            }) => {
+                let bytes = message.get(range).unwrap_or_default();
+                // req: SEED-04 small data comes inside the control message
+                let fifo = match queue {
+                    Queue::Main => &mut self.main,
+                    Queue::Fill => &mut self.fill,
+                };
+                if is_head && let Some(target) = target {
+                    delivered = target.put(bytes);
+                }
+                match bytes.get(delivered..) {
+                    None | Some([]) => {}
+                    Some(rest) => fifo.push(rest),
+                }
+            }
+            Ok(Incoming::Urgent { range, mark }) => {
+                urgent = self
+                    .urgent
+                    .arrived(mark, message.get(range).unwrap_or_default());
+            }
+            Ok(Incoming::Control | Incoming::Discarded) => {}
+            Err(error) => tracing::warn!(%error, "the peer broke the session protocol"),
+        }
+        // req: SEED-03 WSD-19 consumed at once and posted again, before anything is delivered
+        self.pool.repost(socket);
+        self.session.handle_reposted();
+        if delivered > 0 {
+            self.session
+                .consumed(u64::try_from(delivered).unwrap_or(u64::MAX));
+        }
+        if urgent > 0 {
+            self.session.urgent_consumed(urgent);
+        }
+    }
+
+    /// The provider has lost the connection.
+    fn lose(&mut self) -> bool {
+        if self.session.is_disconnected() {
+            return false;
+        }
+        let now = self.clock.refresh();
+        self.session.handle_disconnected(now);
+        true
+    }
+
+    /// The provider does not do what it must: whatever has arrived is still taken.
+    pub(super) fn give_up(&mut self, socket: &SanSocket) {
+        self.broken = true;
+        self.poll(socket, None);
+    }
+
+    fn land(&mut self, socket: &SanSocket) -> bool {
+        let mut new = false;
+        while let Some((rdma, result)) = self.transfers.landed(socket) {
+            new = true;
+            match result {
+                Ok(()) => self.session.handle_rdma_done(rdma, Ok(())),
+                Err(error) => {
+                    tracing::debug!(%error, "an RDMA failed");
+                    self.failed.push(rdma);
+                }
+            }
+        }
+        new
+    }
+
+    /// Lets the session see the time. `true` if it was waiting for it.
+    pub(super) fn tick(&mut self, socket: &SanSocket) -> bool {
+        let now = self.clock.refresh();
+        if self.session.poll_timeout().is_none_or(|due| due > now) {
+            return false;
+        }
+        self.session.handle_timeout(now);
+        self.drain(socket, None);
+        self.activity = true;
+        self.happened += 1;
+        true
+    }
+
+    // ---------------------------------------------------------------- what is to be done
+
+    /// Carries out what the session wants, then offers it what waits in the outbox.
+    #[inline]
+    pub(super) fn drain(&mut self, socket: &SanSocket, mut direct: Option<&mut Direct<'_>>) {
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                self.perform(socket, action, direct.as_deref_mut());
+            }
+            if self.outbox.is_empty() || self.outbox.is_handed() || !self.hand_over() {
+                return;
+            }
+        }
+    }
+
+    fn perform(&mut self, socket: &SanSocket, action: Action, direct: Option<&mut Direct<'_>>) {
+        match action {
+            Action::Message(message) => self.transmit(socket, &message, direct),
+            Action::SendComplete { send, result } => match direct {
+                Some(direct) if direct.id == send => direct.result = Some(result),
+                _ => self.complete_send(socket, send, result),
+            },
+            Action::PullComplete { pull, result } => {
+                let freed = self.transfers.free(socket, Memory::Application(pull));
+                self.pulled.push((pull, result));
+                self.insist(freed);
+            }
+            // req: SEED-06 SEED-11
+            Action::Expose {
+                memory,
+                access,
+                offset,
+                len,
+            } => {
+                let span = (size(offset), size(len));
+                let exposed = self.transfers.expose(socket, memory, right(access), span);
+                let answer = exposed.map_err(|error| refuse(error, "expose memory"));
+                self.session.handle_exposed(memory, answer);
+            }
+            // req: SEED-09 SEED-15
+            Action::Conceal { memory } => {
+                let done = self.transfers.conceal(socket, memory);
+                self.insist(done);
+            }
+            Action::Register {
+                memory,
+                access,
+                offset,
+                len,
+            } => {
+                let span = (size(offset), size(len));
+                let registered = self.transfers.register(socket, memory, right(access), span);
+                let answer = registered.map_err(|error| refuse(error, "register memory"));
+                self.session.handle_registered(memory, answer);
+            }
+            Action::Deregister { memory } => {
+                let done = self.transfers.deregister(socket, memory);
+                self.insist(done);
+            }
+            Action::AllocateTemp { temp, len } => {
+                let read = self.session.config().rdma_read;
+                let got = self.transfers.allocate(socket, temp, size(len), read);
+                let answer = got.map_err(|error| refuse(error, "get temporary memory"));
+                self.session.handle_allocated(temp, answer);
+            }
+            Action::FreeTemp { temp } => {
+                let done = self.transfers.free(socket, Memory::Temp(temp));
+                self.insist(done);
+            }
+            // req: SEED-07
+            Action::RdmaRead {
+                rdma,
+                memory,
+                offset,
+                len,
+                remote,
+                remote_offset,
+            } => {
+                let there = (remote.as_bytes(), remote_offset, Direction::Read);
+                self.start_rdma(socket, rdma, memory, (offset, len), there);
+            }
+            // req: SEED-12
+            Action::RdmaWrite {
+                rdma,
+                memory,
+                offset,
+                len,
+                remote,
+                remote_offset,
+            } => {
+                let there = (remote.as_bytes(), remote_offset, Direction::Write);
+                self.start_rdma(socket, rdma, memory, (offset, len), there);
+            }
+            Action::Established => self.activity = true,
+            Action::Disconnect => self.disconnect(socket),
+        }
+    }
+
+    /// Sends one control message. req: SEED-05 SEED-08 SEED-14
+    #[inline]
+    fn transmit(
+        &mut self,
+        socket: &SanSocket,
+        message: &Outgoing,
+        direct: Option<&mut Direct<'_>>,
+    ) {
+        let State {
+            pool,
+            outbox,
+            transfers,
+            urgent_out,
+            ..
+        } = self;
+        let sent = if self.closed {
+            Ok(true)
+        } else {
+            pool.send(socket, |buffer| {
+                let head = message.encode(buffer)?;
+                let Some(body) = message.body() else {
+                    return Some(head);
+                };
+                let (offset, len) = (size(body.offset), size(body.len.into()));
+                let room = buffer.get_mut(head..head.checked_add(len)?)?;
+                let copied = match &direct {
+                    Some(direct) if direct.id == body.send => direct.bytes.copy(offset, room),
+                    _ if outbox.copy(body.send, offset, room) => true,
+                    _ => match transfers.send(body.send) {
+                        Some(lending) => lending.space.copy_to(offset, room) == len,
+                        None => urgent_out
+                            .iter()
+                            .find(|(known, _)| *known == body.send)
+                            .is_some_and(|(_, byte)| copy_into(room, &[*byte]) == len),
+                    },
+                };
+                copied.then_some(head + len)
+            })
+        };
+        match sent {
+            Ok(true) => self.session.handle_sent(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a message could not be sent");
+                self.session.handle_sent();
+                self.broken = true;
+            }
+        }
+    }
+
+    fn complete_send(&mut self, socket: &SanSocket, send: SendId, result: Result<(), SendFailure>) {
+        self.activity = true;
+        if self.outbox.complete(send) {
+            return;
+        }
+        if let Some(place) = self.urgent_out.iter().position(|(known, _)| *known == send) {
+            self.urgent_out.swap_remove(place);
+            return;
+        }
+        let freed = self.transfers.free(socket, Memory::Send(send));
+        self.insist(freed);
+        if let Some(place) = self.awaited.iter().position(|known| *known == send) {
+            self.awaited.swap_remove(place);
+            self.sent.push((send, result));
+        }
+    }
+
+    fn start_rdma(
+        &mut self,
+        socket: &SanSocket,
+        rdma: RdmaId,
+        memory: Memory,
+        (offset, len): (u64, u64),
+        (descriptor, remote_offset, direction): (&[u8], u64, Direction),
+    ) {
+        let started = if self.closed {
+            Err(WsaError(wsdirect::abi::WSAENOTSOCK))
+        } else if let Ok(offset_there) = u32::try_from(remote_offset) {
+            let remote = Remote {
+                descriptor,
+                offset: offset_there,
+                direction,
+            };
+            let span = (size(offset), size(len));
+            self.transfers
+                .start(socket, rdma, memory, span, remote, socket.notice())
+        } else {
+            Err(WsaError(wsdirect::abi::WSAEINVAL))
+        };
+        match started {
+            Ok(true) => self.session.handle_rdma_done(rdma, Ok(())),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(%error, "an RDMA could not be started");
+                self.failed.push(rdma);
+                self.activity = true;
+            }
+        }
+    }
+
+    /// A provider that keeps memory the session has given up: only closing makes it let go.
+    fn insist(&mut self, done: bool) {
+        if !done && !self.session.is_disconnected() {
+            let now = self.clock.refresh();
+            self.session.abort(now, ResetReason::NoResources);
+        }
+    }
+
+    /// Offers the front of the outbox to the session; `true` if it took something.
+    fn hand_over(&mut self) -> bool {
+        let Some(peer) = self.session.peer() else {
+            return false;
+        };
+        let most = match peer.send_mode {
+            SendMode::MessagesOnly => u64::from(u32::MAX),
+            SendMode::Read | SendMode::Write => peer.threshold.max(1),
+        };
+        let len = self.outbox.unhanded().min(size(most));
+        if len == 0 || self.session.send_capacity() == 0 {
+            return false;
+        }
+        let id = self.send_id();
+        match self
+            .session
+            .send(id, u64::try_from(len).unwrap_or(u64::MAX))
+        {
+            Ok(()) => {
+                self.outbox.hand(id, len);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "what waited to be sent is lost");
+                self.outbox.clear();
+                false
+            }
+        }
+    }
+
+    /// Hands the whole outbox to the session, so that what is sent next comes after it; `false` if
+    /// the session does not take that much now.
+    pub(super) fn hand_over_all(&mut self, socket: &SanSocket) -> bool {
+        while self.outbox.unhanded() > 0 {
+            if !self.hand_over() {
+                return self.outbox.unhanded() == 0;
+            }
+        }
+        self.drain(socket, None);
+        true
+    }
+
+    /// Closes the socket. Afterwards the provider touches nothing any more. req: WSD-22
+    pub(super) fn disconnect(&mut self, socket: &SanSocket) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        self.activity = true;
+        self.pool.deregister(socket);
+        let closed = memory::close(socket);
+        self.pool.forget(&closed);
+        for rdma in self.transfers.forget(&closed) {
+            self.session.handle_rdma_done(rdma, Err(RdmaFailed));
+        }
+        for rdma in std::mem::take(&mut self.failed) {
+            self.session.handle_rdma_done(rdma, Err(RdmaFailed));
+        }
+    }
+
+    // ---------------------------------------------------------------- reading
+
+    /// Copies what is there into the target, and takes from the provider what fits. Says why it
+    /// stopped.
+    #[inline]
+    pub(super) fn fetch(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
+        let mut changed = false;
+        let stopped = loop {
+            if target.is_full() {
+                break Fetched::Enough;
+            }
+            if !self.urgent.is_empty()
+                && let Some(byte) = self.urgent.at(self.session.consumed_offset())
+            {
+                target.put(&[byte]);
+                self.urgent.passed();
+                self.session.urgent_consumed(1);
+                changed = true;
+                continue;
+            }
+            let count = match self.session.readable() {
+                Readable::Bytes { queue, len } => {
+                    let count = self.copy_queue(queue, len, target);
+                    self.fifo(queue).consume(count);
+                    count
+                }
+                Readable::Temp { temp, offset, len } => match self.transfers.temp(temp) {
+                    Some(space) => copy_space(space, offset, len, target),
+                    None => 0,
+                },
+                Readable::Remote { len, .. } if self.direct => break Fetched::Remote(len),
+                Readable::Remote { .. } | Readable::Nothing => {
+                    if self.poll(socket, Some(target)) {
+                        continue;
+                    }
+                    break Fetched::Nothing;
+                }
+                Readable::Eof => break Fetched::Eof,
+                Readable::Failed(failure) => break Fetched::Failed(failure),
+            };
+            if count == 0 {
+                break Fetched::Nothing;
+            }
+            self.session
+                .consumed(u64::try_from(count).unwrap_or(u64::MAX));
+            changed = true;
+        };
+        if changed {
+            self.drain(socket, None);
+        }
+        stopped
+    }
+
+    /// As [`State::fetch`], but leaves everything where it is.
+    pub(super) fn peek(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
+        self.set_direct(socket, false);
+        loop {
+            if let Some(byte) = self.urgent.at(self.session.consumed_offset()) {
+                target.put(&[byte]);
+                return Fetched::Enough;
+            }
+            match self.session.readable() {
+                Readable::Bytes { queue, len } => self.copy_queue(queue, len, target),
+                Readable::Temp { temp, offset, len } => match self.transfers.temp(temp) {
+                    Some(space) => copy_space(space, offset, len, target),
+                    None => 0,
+                },
+                Readable::Remote { .. } | Readable::Nothing => {
+                    if self.poll(socket, None) {
+                        continue;
+                    }
+                    return Fetched::Nothing;
+                }
+                Readable::Eof => return Fetched::Eof,
+                Readable::Failed(failure) => return Fetched::Failed(failure),
+            };
+            return Fetched::Enough;
+        }
+    }
+
+    fn fifo(&mut self, queue: Queue) -> &mut Fifo {
+        match queue {
+            Queue::Main => &mut self.main,
+            Queue::Fill => &mut self.fill,
+        }
+    }
+
+    fn copy_queue(&mut self, queue: Queue, len: u64, target: &mut Target<'_>) -> usize {
+        let rest = target.rest();
+        let most = rest.len().min(size(len));
+        let count = self
+            .fifo(queue)
+            .copy(0, rest.get_mut(..most).unwrap_or_default());
+        target.filled += count;
+        count
+    }
+
+    /// Nothing of what has arrived is wanted any more.
+    pub(super) fn discard(&mut self) {
+        self.main.clear();
+        self.fill.clear();
+    }
+
+    /// Whether a read would find something to say.
+    pub(super) fn is_readable(&self) -> bool {
+        match self.session.readable() {
+            Readable::Bytes { .. }
+            | Readable::Temp { .. }
+            | Readable::Eof
+            | Readable::Failed(_) => true,
+            Readable::Remote { .. } | Readable::Nothing => {
+                self.urgent.at(self.session.consumed_offset()).is_some()
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------- who must look after it
+
+    /// Whether something has to go on although no thread is in a call.
+    pub(super) fn needs_service(&self) -> bool {
+        if self.settings.closing {
+            return !self.session.is_finished() || !self.closed;
+        }
+        !self.closed
+            && (!self.outbox.is_empty()
+                || self.pool.is_sending()
+                || self.transfers.is_flying()
+                || self.transfers.has_sends()
+                || self.transfers.is_exposed()
+                || self.session.poll_timeout().is_some())
+    }
+
+    /// Everything accepted from the application is with the provider, or lost.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.closed
+            || (self.outbox.is_empty()
+                && self.session.sends_pending() == 0
+                && !self.pool.is_sending())
+    }
+}
+
+/// Why [`State::fetch`] stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fetched {
+    /// The target is full.
+    Enough,
+    /// Nothing more is here.
+    Nothing,
+    /// This many bytes are with the peer, for the application's own buffer.
+    Remote(u64),
+    Eof,
+    Failed(wsd_proto::Failure),
+}
+
+fn copy_space(space: &memory::Space, offset: u64, len: u64, target: &mut Target<'_>) -> usize {
+    let rest = target.rest();
+    let most = rest.len().min(size(len));
+    let count = space.copy_to(size(offset), rest.get_mut(..most).unwrap_or_default());
+    target.filled += count;
+    count
+}
+
+fn right(access: SessionAccess) -> Access {
+    match access {
+        SessionAccess::Read => Access::Read,
+        SessionAccess::Write => Access::Write,
+    }
+}
+
+/// req: SEED-10 WSD-21 whatever the provider's reason is, the session is told that memory is short
+fn refuse(error: WsaError, what: &str) -> NoBuffers {
+    tracing::debug!(%error, "could not {what}");
+    NoBuffers
+}
+
+/// A length or offset within memory of this process.
+pub(super) fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

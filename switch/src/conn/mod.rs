@@ -1,0 +1,246 @@
+//! A connection over the SAN: the session protocol driven over a provider's socket, as a byte
+//! stream with the behaviour of a TCP socket.
+//!
+//! What each file owns: [`drive`] the session and what it wants done; [`pool`] the control buffers;
+//! [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
+//! of large transfers; [`read`] and [`write`] the two directions as the application sees them;
+//! [`close`] the end; [`wait`] how a thread waits; [`readiness`] the descriptor to poll;
+//! [`service`] what goes on while nobody is in a call; [`negotiate`] the beginning; [`stats`] what
+//! is counted.
+//!
+//! Invariant: all state of a connection is behind its one lock; nothing sleeps while holding it.
+
+mod close;
+mod drive;
+mod fifo;
+mod gather;
+mod negotiate;
+mod outbox;
+mod pool;
+mod read;
+mod readiness;
+mod service;
+mod stats;
+mod transfer;
+mod tune;
+mod urgent;
+mod wait;
+mod write;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use wsd_proto::{Failure, Role, SendError, SendFailure, Session};
+
+use drive::{Limits, State};
+use pool::Pool;
+use readiness::Readiness;
+use stats::Counts;
+use tune::tuning;
+use wait::{Spin, Upcall};
+
+use crate::lent::Notice;
+use crate::options::{SendPolicy, StreamOptions};
+use crate::socket::SanSocket;
+use crate::sys::Event;
+
+pub use stats::Stats;
+
+/// Small sends that may wait for credit, in bytes: enough to merge what a peer that is busy for a
+/// moment does not take, little enough to hold for each connection.
+const OUTBOX: usize = 256 << 10;
+
+/// A connection over the SAN.
+pub(crate) struct Connection {
+    me: Weak<Connection>,
+    /// Guards all that changes. Held while the provider is called, never while a thread sleeps; no
+    /// other lock of the switch is taken under it but those of the service thread's list, of unused
+    /// memory and of the socket's list of registrations, which are taken last.
+    state: Mutex<State>,
+    socket: SanSocket,
+    peer: SocketAddr,
+    /// Threads that want the lock while another one spins.
+    wanted: AtomicU32,
+    spinning: Spin,
+    counts: Counts,
+    /// Only for a provider that cannot be armed.
+    upcall: Option<Arc<Upcall>>,
+    readiness: OnceLock<Readiness>,
+    /// The service thread looks after it, or has been asked to.
+    adopted: AtomicBool,
+    policy: SendPolicy,
+    /// Stands in for `readiness` where that cannot be made.
+    always: &'static Event,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Takes a connected socket: posts its receives and says the first word if that is due.
+    fn new(
+        socket: SanSocket,
+        options: &StreamOptions,
+        role: Role,
+        time: Duration,
+    ) -> io::Result<Arc<Connection>> {
+        let peer = socket.peer_addr().ok_or(io::ErrorKind::NotConnected)?;
+        let config = negotiate::config(&socket, options, time)?;
+        let size = usize::try_from(config.receive_buffer_size).unwrap_or(usize::MAX);
+        let pool = Pool::new(&socket, size, tuning().control_buffers)?;
+        let session = Session::new(role, config, wsd_proto::Instant::ZERO)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let upcall = match socket.notice() {
+            Notice::Poll => None,
+            Notice::Upcall => {
+                let upcall = Upcall::new()?;
+                socket.set_waker(Arc::clone(&upcall) as _);
+                Some(upcall)
+            }
+        };
+        let limits = Limits {
+            outbox: OUTBOX.min(options.send_buffer),
+            copies: options.send_buffer,
+        };
+        let always = readiness::always()?;
+        let connection = Arc::new_cyclic(|me| Connection {
+            me: me.clone(),
+            state: Mutex::new(State::new(session, pool, limits)),
+            socket,
+            peer,
+            wanted: AtomicU32::new(0),
+            spinning: Spin::new(),
+            counts: Counts::default(),
+            upcall,
+            readiness: OnceLock::new(),
+            adopted: AtomicBool::new(false),
+            policy: options.policy,
+            always,
+        });
+        let mut state = connection.lock();
+        // req: WSD-19 the receives are posted before the session says how many there are
+        state.start(&connection.socket)?;
+        state.drain(&connection.socket, None);
+        drop(state);
+        Ok(connection)
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.socket.local_addr()
+    }
+
+    pub(crate) fn peer_addr(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(crate) fn provider_name(&self) -> &str {
+        self.socket.provider().name()
+    }
+
+    // ---- what the application sets
+
+    pub(crate) fn set_nonblocking(&self, on: bool) {
+        self.lock().settings.nonblocking = on;
+    }
+
+    pub(crate) fn read_timeout(&self) -> Option<Duration> {
+        self.lock().settings.read_timeout
+    }
+
+    pub(crate) fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.lock().settings.read_timeout = checked(time)?;
+        Ok(())
+    }
+
+    pub(crate) fn write_timeout(&self) -> Option<Duration> {
+        self.lock().settings.write_timeout
+    }
+
+    pub(crate) fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.lock().settings.write_timeout = checked(time)?;
+        Ok(())
+    }
+
+    pub(crate) fn linger(&self) -> Option<Duration> {
+        self.lock().settings.linger
+    }
+
+    pub(crate) fn set_linger(&self, time: Option<Duration>) {
+        self.lock().settings.linger = time;
+    }
+
+    /// Why the connection failed; told once.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        let mut state = self.lock();
+        while state.poll(&self.socket, None) {}
+        let error = state
+            .session
+            .failure()
+            .filter(|_| !state.settings.error_taken);
+        state.settings.error_taken |= error.is_some();
+        self.leave(state);
+        error.map(failure)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let socket = &self.socket;
+        self.state.get_mut().disconnect(socket);
+    }
+}
+
+/// std's sockets refuse a time-out of zero, too.
+fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
+    match time {
+        Some(Duration::ZERO) => Err(io::ErrorKind::InvalidInput.into()),
+        time => Ok(time),
+    }
+}
+
+fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}
+
+/// A failed session, as TCP would tell of it where TCP knows the like.
+fn failure(failure: Failure) -> io::Error {
+    match failure {
+        Failure::Disconnected | Failure::Reset(_) => errno(libc::ECONNRESET),
+        Failure::Aborted => errno(libc::ECONNABORTED),
+        Failure::NegotiationTimedOut | Failure::KeepAliveTimedOut => errno(libc::ETIMEDOUT),
+        Failure::Protocol(_) | Failure::RdmaFailed => {
+            io::Error::new(io::ErrorKind::ConnectionAborted, failure)
+        }
+        Failure::VersionMismatch => io::Error::new(io::ErrorKind::Unsupported, failure),
+    }
+}
+
+fn refused(error: SendError) -> io::Error {
+    match error {
+        // req: WSAESHUTDOWN and WSAECONNRESET as TCP has them
+        SendError::Shutdown => errno(libc::EPIPE),
+        SendError::PeerClosed => errno(libc::ECONNRESET),
+        SendError::Failed(reason) => failure(reason),
+        SendError::Unsupported => errno(libc::EOPNOTSUPP),
+        SendError::Full | SendError::TooLong => wait::would_block(),
+    }
+}
+
+fn unsent(error: SendFailure) -> io::Error {
+    match error {
+        // req: SEED-10 WSD-21 WSAENOBUFS; the connection lives
+        SendFailure::NoBuffers => errno(libc::ENOBUFS),
+        SendFailure::PeerClosed => errno(libc::ECONNRESET),
+        SendFailure::Failed(reason) => failure(reason),
+    }
+}

@@ -1,0 +1,227 @@
+//! The control buffers of a connection: half of them posted as receives, the other half to send.
+//!
+//! Owns the order of the posted receives and which send buffers are free. Knows nothing of what the
+//! messages say. Invariant: a receive whose message was taken is posted again at once or never.
+
+use std::io;
+
+use crate::error::WsaError;
+use crate::lent::{Notice, Outcome, Posted};
+use crate::memory::{Closed, ControlArea, ControlBuffer, ControlHalf, Half, Held};
+use crate::socket::SanSocket;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receive {
+    Posted,
+    /// Filled already when it was posted.
+    Filled(usize),
+    /// Not posted: the connection has ended.
+    Idle,
+}
+
+/// What the oldest receive brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Head {
+    Nothing,
+    /// A message of this length stands in the oldest receive.
+    Message(usize),
+    /// No message will come any more.
+    Ended(WsaError),
+}
+
+pub(super) struct Pool {
+    half: ControlHalf,
+    held: Vec<Held>,
+    notice: Notice,
+    receives: Vec<(ControlBuffer, Receive)>,
+    /// The oldest receive.
+    head: usize,
+    sends: Vec<ControlBuffer>,
+    free: Vec<usize>,
+    /// Buffers whose send has not completed, oldest first. Hardly ever more than a few.
+    sending: Vec<usize>,
+    /// Why the first send that failed did.
+    failed: Option<WsaError>,
+}
+
+impl Pool {
+    /// Sets the buffers up; nothing is touched or registered yet.
+    pub(super) fn new(socket: &SanSocket, size: usize, count: usize) -> io::Result<Pool> {
+        let (half, sends, receives) = ControlArea::new(size, count, count)?.split(|| socket.op());
+        Ok(Pool {
+            half,
+            held: Vec::with_capacity(2),
+            notice: socket.notice(),
+            receives: receives
+                .into_iter()
+                .map(|buffer| (buffer, Receive::Idle))
+                .collect(),
+            head: 0,
+            free: (0..sends.len()).rev().collect(),
+            sending: Vec::with_capacity(sends.len()),
+            sends,
+            failed: None,
+        })
+    }
+
+    /// Registers both halves and posts the receives.
+    // req: SEED-01 SEED-02 WSD-19
+    pub(super) fn start(&mut self, socket: &SanSocket) -> Result<(), WsaError> {
+        self.held.push(self.half.register(socket, Half::Receives)?);
+        self.held.push(self.half.register(socket, Half::Sends)?);
+        for (buffer, state) in &mut self.receives {
+            *state = post(buffer, socket, self.notice)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the oldest receive has a message. This is what makes the provider progress.
+    #[inline]
+    pub(super) fn head(&mut self, socket: &SanSocket) -> Head {
+        let Some((buffer, state)) = self.receives.get_mut(self.head) else {
+            return Head::Nothing;
+        };
+        match *state {
+            Receive::Posted => match buffer.result(socket) {
+                Outcome::Pending => Head::Nothing,
+                Outcome::Done(len) => {
+                    *state = Receive::Filled(len);
+                    Head::Message(len)
+                }
+                Outcome::Failed(error) => {
+                    *state = Receive::Idle;
+                    Head::Ended(error)
+                }
+            },
+            Receive::Filled(len) => Head::Message(len),
+            Receive::Idle => Head::Ended(
+                self.failed
+                    .unwrap_or(WsaError(wsdirect::abi::WSAECONNRESET)),
+            ),
+        }
+    }
+
+    /// The message in the oldest receive.
+    #[inline]
+    pub(super) fn message(&self, len: usize) -> &[u8] {
+        let buffer = self
+            .receives
+            .get(self.head)
+            .map_or(&[][..], |(buffer, _)| buffer.bytes());
+        buffer.get(..len).unwrap_or_default()
+    }
+
+    /// Posts the oldest receive again, as the newest. req: SEED-03 WSD-19
+    #[inline]
+    pub(super) fn repost(&mut self, socket: &SanSocket) {
+        let count = self.receives.len();
+        if let Some((buffer, state)) = self.receives.get_mut(self.head) {
+            *state = match post(buffer, socket, self.notice) {
+                Ok(state) => state,
+                Err(error) => {
+                    self.failed.get_or_insert(error);
+                    Receive::Idle
+                }
+            };
+        }
+        self.head = if self.head + 1 == count {
+            0
+        } else {
+            self.head + 1
+        };
+    }
+
+    /// Sends one message that `fill` writes. `true` if its buffer is free again already.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        socket: &SanSocket,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Result<bool, WsaError> {
+        let no_buffer = WsaError(wsdirect::abi::WSAENOBUFS);
+        let index = self.free.pop().ok_or(no_buffer)?;
+        let buffer = self.sends.get_mut(index).ok_or(no_buffer)?;
+        let posted = match fill(buffer.bytes_mut()) {
+            Some(len) => buffer.send(socket, len, self.notice),
+            None => Err(WsaError(wsdirect::abi::WSAEMSGSIZE)),
+        };
+        match posted {
+            Ok(Posted::Done(_)) => {
+                self.free.push(index);
+                Ok(true)
+            }
+            Ok(Posted::Pending) => {
+                self.sending.push(index);
+                Ok(false)
+            }
+            Err(error) => {
+                self.free.push(index);
+                self.failed.get_or_insert(error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
+    /// Frees the buffers whose sends have completed; returns how many.
+    // req: SEED-13 the result is obtained, never assumed
+    pub(super) fn reap(&mut self, socket: &SanSocket) -> usize {
+        let mut done = 0;
+        for index in &self.sending {
+            let Some(buffer) = self.sends.get(*index) else {
+                break;
+            };
+            match buffer.result(socket) {
+                Outcome::Pending => break,
+                Outcome::Done(_) => {}
+                Outcome::Failed(error) => {
+                    self.failed.get_or_insert(error);
+                }
+            }
+            if buffer.is_pending() {
+                break;
+            }
+            self.free.push(*index);
+            done += 1;
+        }
+        self.sending.drain(..done);
+        done
+    }
+
+    /// Before the socket is closed: deregisters what no operation uses. req: WSD-22
+    pub(super) fn deregister(&mut self, socket: &SanSocket) {
+        let kept = self
+            .held
+            .drain(..)
+            .filter_map(|held| held.release(socket).err());
+        self.held = kept.map(|(held, _)| held).collect();
+    }
+
+    /// After the socket has been closed: lets go of the memory.
+    pub(super) fn forget(&mut self, closed: &Closed) {
+        for held in self.held.drain(..) {
+            held.forget(closed);
+        }
+        let receives = self.receives.drain(..).map(|(buffer, _)| buffer);
+        for buffer in receives.chain(self.sends.drain(..)) {
+            buffer.forget(closed);
+        }
+        self.free.clear();
+        self.sending.clear();
+    }
+}
+
+#[inline]
+fn post(
+    buffer: &mut ControlBuffer,
+    socket: &SanSocket,
+    notice: Notice,
+) -> Result<Receive, WsaError> {
+    Ok(match buffer.receive(socket, notice)? {
+        Posted::Pending => Receive::Posted,
+        Posted::Done(len) => Receive::Filled(len),
+    })
+}

@@ -1,0 +1,294 @@
+//! The thread that looks after connections while no application thread is in a call: data that
+//! waits for credit, copies that the peer has not fetched, closing, keep-alive, and the
+//! negotiation of accepted connections.
+//!
+//! Owns a reference to each such connection for as long as there is something to look after. One
+//! thread for the process, started with the first of them. It never spins: it sleeps on the
+//! connections' descriptors. While application threads are busy with a connection it stays out of
+//! their way and looks again a little later.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wsd_proto::ResetReason;
+
+use super::drive::State;
+use super::negotiate::Done;
+use super::wait::Armed;
+use super::{Connection, failure};
+use crate::sys::{self, Event, PollFd};
+
+/// Between two looks at a connection that application threads drive.
+const BUSY: Duration = Duration::from_millis(1);
+/// Before the first look: most work is done by the thread's next call.
+const FIRST: Duration = Duration::from_micros(200);
+/// Between two looks at a connection some thread sleeps for: it looks after everything but time.
+const WATCHED: Duration = Duration::from_millis(50);
+/// Messages taken from one connection before it is the next one's turn.
+const TURN: usize = 64;
+/// How long data of a closed stream waits for a peer that does not read.
+const LINGER: Duration = Duration::from_secs(120);
+
+struct Service {
+    arrivals: Mutex<Vec<Work>>,
+    kick: Event,
+}
+
+/// Closed streams with data that is not yet with the peer.
+static LINGERING: AtomicUsize = AtomicUsize::new(0);
+
+fn service() -> io::Result<&'static Service> {
+    static SERVICE: OnceLock<Service> = OnceLock::new();
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let service = match SERVICE.get() {
+        Some(service) => service,
+        None => {
+            let made = Service {
+                arrivals: Mutex::default(),
+                kick: Event::new()?,
+            };
+            SERVICE.get_or_init(|| made)
+        }
+    };
+    let mut started = STARTED.lock();
+    if !*started {
+        sys::at_exit(at_exit);
+        thread::Builder::new()
+            .name("wsd-service".to_owned())
+            .spawn(|| run(service))?;
+        *started = true;
+    }
+    Ok(service)
+}
+
+struct Work {
+    connection: Arc<Connection>,
+    /// When to look, whatever the descriptor says.
+    due: Option<Instant>,
+    armed: bool,
+    /// The connection's count of happenings after the last look.
+    seen: u64,
+    negotiation: Option<(Instant, Done)>,
+    /// When to give up closing.
+    end: Option<Instant>,
+}
+
+/// One of `LINGERING`.
+pub(super) struct Lingering(());
+
+impl Lingering {
+    pub(super) fn new() -> Lingering {
+        LINGERING.fetch_add(1, Ordering::Relaxed);
+        Lingering(())
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        LINGERING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Work {
+    fn new(connection: Arc<Connection>, due: Instant) -> Work {
+        Work {
+            connection,
+            due: Some(due),
+            armed: false,
+            seen: 0,
+            negotiation: None,
+            end: None,
+        }
+    }
+}
+
+fn submit(work: Work) -> Result<(), (io::Error, Work)> {
+    match service() {
+        Ok(service) => {
+            service.arrivals.lock().push(work);
+            service.kick.set();
+            Ok(())
+        }
+        Err(error) => Err((error, work)),
+    }
+}
+
+/// Hands a connection over until its session is established.
+pub(super) fn negotiate(connection: Arc<Connection>, time: Duration, done: Done) {
+    let now = Instant::now();
+    connection.adopted.store(true, Ordering::Relaxed);
+    let mut work = Work::new(connection, now);
+    work.negotiation = Some((now + time, done));
+    if let Err((error, work)) = submit(work)
+        && let Some((_, done)) = work.negotiation
+    {
+        done(Err(error));
+    }
+}
+
+/// Waits until what closed streams have left behind is with their peers, but not longer than this.
+fn flush(time: Duration) {
+    let end = Instant::now() + time;
+    while LINGERING.load(Ordering::Relaxed) > 0 && Instant::now() < end {
+        thread::sleep(BUSY);
+    }
+}
+
+/// How long the end of the process waits for closed streams.
+const EXIT_TIME: Duration = Duration::from_secs(5);
+
+extern "C" fn at_exit() {
+    flush(EXIT_TIME);
+}
+
+impl Connection {
+    /// Has the service thread look after this connection while nobody is in a call.
+    pub(super) fn ask_for_service(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        if self.adopted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Err((error, _)) = submit(Work::new(me, Instant::now() + FIRST)) {
+            // Then what waits is done by the application's next call.
+            tracing::warn!(%error, "no service thread");
+            self.adopted.store(false, Ordering::Release);
+        }
+    }
+}
+
+fn run(service: &'static Service) {
+    let mut works: Vec<Work> = Vec::new();
+    let mut ready: Vec<bool> = Vec::new();
+    loop {
+        service.kick.reset();
+        works.append(&mut service.arrivals.lock());
+        ready.resize(works.len(), false);
+        let now = Instant::now();
+        let mut signalled = ready.drain(..);
+        works.retain_mut(|work| {
+            let signalled = signalled.next().unwrap_or(false);
+            let due = work.due.is_some_and(|due| due <= now);
+            !(signalled || due) || work.step(now)
+        });
+        drop(signalled);
+        let next = works.iter().filter_map(|work| work.due).min();
+        let watched = |work: &Work| work.armed;
+        let descriptors = works
+            .iter()
+            .filter(|work| watched(work))
+            .filter_map(|work| work.connection.sleeping_on().map(PollFd::readable));
+        let kick = PollFd::readable(service.kick.as_fd());
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(kick).chain(descriptors).collect();
+        if let Err(error) = sys::wait(&mut fds, next) {
+            tracing::error!(%error, "the service thread cannot wait");
+            thread::sleep(BUSY);
+        }
+        let mut found = fds.iter().skip(1).map(PollFd::is_ready);
+        ready.extend(works.iter().map(|work| {
+            watched(work)
+                && work.connection.sleeping_on().is_some()
+                && found.next().unwrap_or(false)
+        }));
+    }
+}
+
+impl Work {
+    /// Looks after the connection; `false` if there is nothing left to do.
+    fn step(&mut self, now: Instant) -> bool {
+        let connection = Arc::clone(&self.connection);
+        self.armed = false;
+        let Some(mut state) = connection.state.try_lock() else {
+            self.due = Some(now + BUSY);
+            return true;
+        };
+        let busy = state.happened != self.seen && !state.settings.closing;
+        let mut turns = 0;
+        while turns < TURN && state.poll(&connection.socket, None) {
+            turns += 1;
+        }
+        state.tick(&connection.socket);
+        if self.negotiation.is_some() {
+            match self.negotiated(&mut state, now) {
+                None => {}
+                Some(result) => {
+                    connection.adopted.store(false, Ordering::Release);
+                    let result = result.map(|()| Arc::clone(&connection));
+                    connection.leave(state);
+                    if let Some((_, done)) = self.negotiation.take() {
+                        done(result);
+                    }
+                    return false;
+                }
+            }
+        }
+        if state.settings.closing {
+            self.close(&mut state, now);
+        }
+        connection.settle(&mut state, None);
+        if self.negotiation.is_none() && !state.needs_service() {
+            connection.adopted.store(false, Ordering::Release);
+            return false;
+        }
+        self.seen = state.happened;
+        let timer = state.session.poll_timeout().map(|time| state.instant(time));
+        let limit = self.negotiation.as_ref().map(|(end, _)| *end).or(self.end);
+        let next = timer.into_iter().chain(limit).min();
+        let soon = |time| next.map_or(now + time, |next| next.min(now + time));
+        self.due = if !state.waiters.is_empty() {
+            Some(soon(WATCHED))
+        } else if busy || turns == TURN {
+            Some(soon(BUSY))
+        } else {
+            match connection.arm(&mut state) {
+                Armed::Descriptor(_) => {
+                    self.armed = true;
+                    next
+                }
+                Armed::News => Some(now),
+                Armed::Closed => Some(soon(BUSY)),
+            }
+        };
+        self.seen = state.happened;
+        connection.settle(&mut state, None);
+        true
+    }
+
+    fn negotiated(&self, state: &mut State, now: Instant) -> Option<io::Result<()>> {
+        if state.session.is_established() {
+            return Some(Ok(()));
+        }
+        if let Some(reason) = state.session.failure() {
+            return Some(Err(failure(reason)));
+        }
+        if state.closed {
+            return Some(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let late = self
+            .negotiation
+            .as_ref()
+            .is_some_and(|(end, _)| *end <= now);
+        late.then(|| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn close(&mut self, state: &mut State, now: Instant) {
+        let connection = &self.connection;
+        let end = *self.end.get_or_insert(now + LINGER);
+        if state.is_flushed() {
+            state.lingering = None;
+        }
+        if end <= now && !state.session.is_disconnected() {
+            let time = state.now();
+            state.session.abort(time, ResetReason::Aborted);
+            state.drain(&connection.socket, None);
+        }
+        if state.session.is_finished() {
+            state.disconnect(&connection.socket);
+            state.lingering = None;
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! How a thread waits for its connection: look, spin for a short while, sleep.
+//!
+//! Owns the list of sleeping threads and the rule by which one of them, the leader, watches the
+//! provider's descriptor while the others sleep until somebody tells them. Whoever drives the
+//! connection tells all of them of what has changed, so nobody sleeps through a change.
+//! Invariants: only the leader arms, under the lock, after everything that had arrived was taken;
+//! a leader that leaves wakes another sleeper to take its place.
+
+use std::hint;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use super::Connection;
+use super::drive::State;
+use super::tune::tuning;
+use crate::socket::{Arm, SanSocket};
+use crate::sys::{self, Event, PollFd};
+use crate::upcalls::Wake;
+
+/// Whether an attempt may still hope to succeed without going to sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The thread is going to try again at once.
+    Fast,
+    /// The thread is going to sleep, or to return.
+    Settle,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Patience {
+    /// As the application has set it for reading.
+    Reading,
+    /// As the application has set it for writing.
+    Writing,
+    /// This long, or for ever, whatever the application has set.
+    For(Option<Duration>),
+}
+
+/// The threads that sleep for a connection.
+#[derive(Default)]
+pub(super) struct Waiters {
+    sleeping: Vec<Sleeper>,
+    next: u64,
+    /// The one that watches the provider's descriptor.
+    leader: Option<u64>,
+}
+
+struct Sleeper {
+    name: u64,
+    event: Arc<Event>,
+    told: bool,
+}
+
+impl Waiters {
+    fn add(&mut self, event: &Arc<Event>) -> u64 {
+        self.next += 1;
+        self.sleeping.push(Sleeper {
+            name: self.next,
+            event: Arc::clone(event),
+            told: false,
+        });
+        self.next
+    }
+
+    fn remove(&mut self, name: u64) {
+        self.resign(name);
+        if let Some(place) = self
+            .sleeping
+            .iter()
+            .position(|sleeper| sleeper.name == name)
+        {
+            let sleeper = self.sleeping.swap_remove(place);
+            if sleeper.told {
+                sleeper.event.reset();
+            }
+        }
+        if self.leader.is_none()
+            && let Some(next) = self.sleeping.first_mut()
+        {
+            next.tell();
+        }
+    }
+
+    /// `true` if this sleeper is the leader now.
+    fn lead(&mut self, name: u64) -> bool {
+        *self.leader.get_or_insert(name) == name
+    }
+
+    fn resign(&mut self, name: u64) {
+        self.leader = self.leader.filter(|leader| *leader != name);
+    }
+
+    fn woken(&mut self, name: u64) {
+        if let Some(sleeper) = self
+            .sleeping
+            .iter_mut()
+            .find(|sleeper| sleeper.name == name)
+            && sleeper.told
+        {
+            sleeper.told = false;
+            sleeper.event.reset();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sleeping.is_empty()
+    }
+
+    fn tell_others(&mut self, me: Option<u64>) {
+        for sleeper in &mut self.sleeping {
+            if me != Some(sleeper.name) {
+                sleeper.tell();
+            }
+        }
+    }
+}
+
+impl Sleeper {
+    fn tell(&mut self) {
+        if !self.told {
+            self.told = true;
+            self.event.set();
+        }
+    }
+}
+
+/// What a provider without WSPArmCompletion wakes: it tells of completions by upcall.
+pub(super) struct Upcall {
+    event: Event,
+    /// Somebody sleeps, or is about to.
+    armed: AtomicBool,
+}
+
+impl Upcall {
+    pub(super) fn new() -> io::Result<Arc<Upcall>> {
+        Ok(Arc::new(Upcall {
+            event: Event::new()?,
+            armed: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Wake for Upcall {
+    fn wake(&self) {
+        // SeqCst: against the store and the look at the operations in `Connection::arm`.
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.event.set();
+        }
+    }
+}
+
+/// How long spinning has paid lately.
+pub(super) struct Spin {
+    nanos: AtomicU32,
+}
+
+impl Spin {
+    pub(super) fn new() -> Spin {
+        Spin {
+            nanos: AtomicU32::new(Spin::most()),
+        }
+    }
+
+    fn most() -> u32 {
+        u32::try_from(tuning().spin.as_nanos()).unwrap_or(u32::MAX)
+    }
+
+    fn budget(&self) -> Duration {
+        // Relaxed, here and below: a hint.
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed).into())
+    }
+
+    fn has_paid(&self) {
+        self.nanos.store(Spin::most(), Ordering::Relaxed);
+    }
+
+    fn has_not_paid(&self) {
+        let most = Spin::most();
+        let less = (self.nanos.load(Ordering::Relaxed) / 2).max(most / 8);
+        self.nanos.store(less, Ordering::Relaxed);
+    }
+}
+
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 32;
+
+thread_local! {
+    /// What this thread sleeps on besides the provider's descriptor.
+    static WAKE_UP: Option<Arc<Event>> = Event::new().ok().map(Arc::new);
+}
+
+/// Between two looks of a thread that has no descriptor to wait for.
+const BLIND: Duration = Duration::from_millis(5);
+
+/// What a thread that wants to sleep is told.
+pub(super) enum Armed<'a> {
+    /// This becomes readable when something happens.
+    Descriptor(BorrowedFd<'a>),
+    /// Something may have happened already.
+    News,
+    /// Nothing comes from a closed socket any more.
+    Closed,
+}
+
+impl Connection {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        if let Some(state) = self.state.try_lock() {
+            return state;
+        }
+        // Tells a spinning thread to leave the lock alone for a moment. Relaxed: a hint.
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.lock();
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        state
+    }
+
+    /// Tries until it succeeds, as long as patience lasts. Then the error is that of a call that
+    /// would block.
+    #[inline]
+    pub(super) fn block<T>(
+        &self,
+        patience: Patience,
+        mut attempt: impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
+    ) -> io::Result<T> {
+        let mut state = self.lock();
+        if state.settings.nonblocking && !matches!(patience, Patience::For(_)) {
+            let result = attempt(&mut state, &self.socket, Phase::Settle);
+            self.leave(state);
+            return result.unwrap_or_else(|| Err(would_block()));
+        }
+        let time = match patience {
+            Patience::Reading => state.settings.read_timeout,
+            Patience::Writing => state.settings.write_timeout,
+            Patience::For(time) => time,
+        };
+        if let Some(result) = attempt(&mut state, &self.socket, Phase::Fast) {
+            self.leave(state);
+            return result;
+        }
+        self.settle(&mut state, None);
+        drop(state);
+        match self.spin(&mut attempt) {
+            Ok(result) => result,
+            Err(state) => self.sleep(state, time, attempt),
+        }
+    }
+
+    fn spin<T>(
+        &self,
+        attempt: &mut impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
+    ) -> Result<io::Result<T>, MutexGuard<'_, State>> {
+        let budget = self.spinning.budget();
+        if budget.is_zero() {
+            return Err(self.lock());
+        }
+        self.counts.spins.fetch_add(1, Ordering::Relaxed);
+        let start = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                hint::spin_loop();
+                if self.wanted.load(Ordering::Relaxed) > 0 {
+                    std::thread::yield_now();
+                }
+                let mut state = self.lock();
+                if let Some(result) = attempt(&mut state, &self.socket, Phase::Fast) {
+                    self.leave(state);
+                    self.spinning.has_paid();
+                    return Ok(result);
+                }
+                self.settle(&mut state, None);
+            }
+            if start.elapsed() >= budget {
+                self.spinning.has_not_paid();
+                return Err(self.lock());
+            }
+        }
+    }
+
+    #[cold]
+    fn sleep<'a, T>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        time: Option<Duration>,
+        mut attempt: impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
+    ) -> io::Result<T> {
+        let deadline = time.and_then(sys::deadline_after);
+        let event = WAKE_UP.try_with(Clone::clone).ok().flatten();
+        let me = event.as_ref().map(|event| state.waiters.add(event));
+        let asleep_at = Instant::now();
+        let result = loop {
+            if let Some(result) = attempt(&mut state, &self.socket, Phase::Settle) {
+                break result;
+            }
+            self.settle(&mut state, me);
+            if deadline.is_some_and(|end| end <= Instant::now()) {
+                break Err(would_block());
+            }
+            let leads = me.is_none_or(|me| state.waiters.lead(me));
+            let provider = match leads.then(|| self.arm(&mut state)) {
+                Some(Armed::News) => continue,
+                Some(Armed::Descriptor(descriptor)) => Some(descriptor),
+                Some(Armed::Closed) | None => None,
+            };
+            let heard = provider.is_some() || !leads;
+            drop(state);
+            self.counts.sleeps.fetch_add(1, Ordering::Relaxed);
+            let own = event.as_ref().map(|event| event.as_fd());
+            let until = match own {
+                Some(_) if heard => deadline,
+                // Nothing wakes this thread for certain: it has to look.
+                _ => sys::deadline_after(BLIND),
+            };
+            let mut fds: Vec<_> = provider
+                .into_iter()
+                .chain(own)
+                .map(PollFd::readable)
+                .collect();
+            let waited = sys::wait(&mut fds, until);
+            drop(fds);
+            state = self.lock();
+            if let Some(me) = me {
+                state.waiters.resign(me);
+                state.waiters.woken(me);
+            }
+            if let Err(error) = waited {
+                break Err(error);
+            }
+        };
+        if let Some(me) = me {
+            state.waiters.remove(me);
+        }
+        if asleep_at.elapsed() < 4 * tuning().spin {
+            // It came so soon that spinning would have been the better choice.
+            self.spinning.has_paid();
+        }
+        self.leave(state);
+        result
+    }
+
+    /// Prepares for sleep.
+    pub(super) fn arm(&self, state: &mut State) -> Armed<'_> {
+        if state.closed {
+            return Armed::Closed;
+        }
+        let Some(upcall) = &self.upcall else {
+            return match self.socket.arm() {
+                Ok(Arm::Armed(descriptor)) => Armed::Descriptor(descriptor),
+                Ok(Arm::Pending) => {
+                    state.poll(&self.socket, None);
+                    Armed::News
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the provider could not be armed");
+                    state.give_up(&self.socket);
+                    Armed::News
+                }
+            };
+        };
+        upcall.event.reset();
+        // SeqCst: against the swap in `wake`; the look at the operations comes after it.
+        upcall.armed.store(true, Ordering::SeqCst);
+        if state.poll(&self.socket, None) {
+            Armed::News
+        } else {
+            Armed::Descriptor(upcall.event.as_fd())
+        }
+    }
+
+    /// What becomes readable after [`Connection::arm`] has said so.
+    pub(super) fn sleeping_on(&self) -> Option<BorrowedFd<'_>> {
+        match &self.upcall {
+            Some(upcall) => Some(upcall.event.as_fd()),
+            None => self.socket.wait_descriptor(),
+        }
+    }
+
+    /// After the state may have changed: tells everybody whom it may concern, but the caller.
+    #[inline]
+    pub(super) fn settle(&self, state: &mut State, me: Option<u64>) {
+        if state.activity {
+            state.activity = false;
+            if !state.waiters.is_empty() {
+                state.waiters.tell_others(me);
+            }
+        }
+        if let Some(readiness) = self.readiness.get() {
+            self.show(state, readiness);
+        }
+    }
+
+    /// The end of a call.
+    #[inline]
+    pub(super) fn leave(&self, mut state: MutexGuard<'_, State>) {
+        self.settle(&mut state, None);
+        let wanted = state.needs_service() && !self.adopted.load(Ordering::Relaxed);
+        drop(state);
+        if wanted {
+            self.ask_for_service();
+        }
+    }
+}
+
+pub(super) fn would_block() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
+}

@@ -1,0 +1,206 @@
+//! A TCP connection of the kernel, with what `SanStream` needs and std does not offer.
+//!
+//! Owns the socket and the descriptor an application polls instead of it: a poll set that is
+//! readable when the last call that would have blocked is worth repeating. So one loop serves
+//! streams of both kinds.
+
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::sys::{self, Interest, PollSet};
+
+/// How long a close that waits does so if the application has not said.
+const CLOSE_TIME: Duration = Duration::from_secs(30);
+
+pub(crate) struct KernelStream {
+    tcp: TcpStream,
+    set: OnceLock<PollSet>,
+    /// The last write would have blocked.
+    write_wanted: AtomicBool,
+}
+
+impl KernelStream {
+    pub(crate) fn new(tcp: TcpStream) -> KernelStream {
+        KernelStream {
+            tcp,
+            set: OnceLock::new(),
+            write_wanted: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// The descriptor to poll.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        if let Some(set) = self.set.get() {
+            return set.as_fd();
+        }
+        match self.make_set() {
+            Ok(set) => self.set.get_or_init(|| set).as_fd(),
+            Err(error) => {
+                tracing::warn!(%error, "no descriptor to poll; the socket's own instead");
+                self.tcp.as_fd()
+            }
+        }
+    }
+
+    fn make_set(&self) -> io::Result<PollSet> {
+        let set = PollSet::new()?;
+        set.add(self.tcp.as_fd())?;
+        // Relaxed, here and below: who polls has made the call before.
+        if self.write_wanted.load(Ordering::Relaxed) {
+            set.change(self.tcp.as_fd(), Interest::ReadWrite)?;
+        }
+        Ok(set)
+    }
+
+    /// A read. What can be read is always watched for.
+    pub(crate) fn reading<T>(
+        &self,
+        call: impl FnOnce(&TcpStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        call(&self.tcp)
+    }
+
+    /// A write: room for more is watched for from a write that found none to the next one that
+    /// does.
+    pub(crate) fn writing<T>(
+        &self,
+        call: impl FnOnce(&KernelStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let result = call(self);
+        let wanted = matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if self.write_wanted.swap(wanted, Ordering::Relaxed) != wanted
+            && let Some(set) = self.set.get()
+        {
+            let interest = if wanted {
+                Interest::ReadWrite
+            } else {
+                Interest::Read
+            };
+            set.change(self.tcp.as_fd(), interest)?;
+        }
+        result
+    }
+
+    pub(crate) fn send_urgent(&self, bytes: &[u8]) -> io::Result<usize> {
+        sys::send_urgent(self.tcp.as_fd(), bytes)
+    }
+
+    pub(crate) fn receive_urgent(&self) -> io::Result<u8> {
+        sys::receive_urgent(self.tcp.as_fd())
+    }
+
+    pub(crate) fn at_mark(&self) -> io::Result<bool> {
+        sys::is_at_mark(self.tcp.as_fd())
+    }
+
+    pub(crate) fn set_oob_inline(&self, on: bool) -> io::Result<()> {
+        sys::set_oob_inline(self.tcp.as_fd(), on)
+    }
+
+    pub(crate) fn oob_inline(&self) -> io::Result<bool> {
+        sys::oob_inline(self.tcp.as_fd())
+    }
+
+    pub(crate) fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
+        sys::set_linger(self.tcp.as_fd(), time)
+    }
+
+    pub(crate) fn linger(&self) -> io::Result<Option<Duration>> {
+        sys::linger(self.tcp.as_fd())
+    }
+
+    /// Ends sending and waits until the kernel has an acknowledgement for everything.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        match self.tcp.shutdown(Shutdown::Both) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+            result => result?,
+        }
+        let time = self.linger()?.unwrap_or(CLOSE_TIME);
+        let deadline = sys::deadline_after(time);
+        while sys::unsent(self.tcp.as_fd())? > 0 {
+            if deadline.is_some_and(|end| end <= std::time::Instant::now()) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if let Some(error) = self.tcp.take_error()? {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sys::PollFd;
+
+    fn pair() -> (KernelStream, KernelStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let two = listener.accept().unwrap().0;
+        (KernelStream::new(one), KernelStream::new(two))
+    }
+
+    fn is_ready(stream: &KernelStream, time: Duration) -> bool {
+        let mut fds = [PollFd::readable(stream.descriptor())];
+        sys::wait(&mut fds, sys::deadline_after(time)).unwrap() > 0
+    }
+
+    #[test]
+    fn the_descriptor_tells_of_data_and_of_room() {
+        let (one, two) = pair();
+        one.tcp().set_nonblocking(true).unwrap();
+        let mut byte = [0];
+        assert!(one.reading(|mut tcp| tcp.read(&mut byte)).is_err());
+        assert!(!is_ready(&one, Duration::ZERO));
+        two.tcp().write_all(b"x").unwrap();
+        assert!(is_ready(&one, Duration::from_secs(30)));
+        assert_eq!(one.reading(|mut tcp| tcp.read(&mut byte)).unwrap(), 1);
+        assert!(!is_ready(&one, Duration::ZERO));
+        let full = vec![0; 1 << 20];
+        while one.writing(|stream| stream.tcp().write(&full)).is_ok() {}
+        assert!(!is_ready(&one, Duration::ZERO));
+        let reader = std::thread::spawn(move || {
+            let mut room = vec![0; 1 << 20];
+            while two.tcp().read(&mut room).unwrap() > 0 {}
+        });
+        assert!(is_ready(&one, Duration::from_secs(30)));
+        assert!(one.writing(|stream| stream.tcp().write(b"y")).is_ok());
+        one.close().unwrap();
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn urgent_data_travels_apart_or_in_line() {
+        let (one, two) = pair();
+        assert!(two.receive_urgent().is_err());
+        assert_eq!(one.send_urgent(b"abc").unwrap(), 3);
+        let mut out = [0; 8];
+        let mut seen = 0;
+        while seen < 2 {
+            seen += two.reading(|mut tcp| tcp.read(&mut out[seen..])).unwrap();
+        }
+        assert_eq!(&out[..2], b"ab");
+        assert!(two.at_mark().unwrap());
+        assert_eq!(two.receive_urgent().unwrap(), b'c');
+        assert!(!two.oob_inline().unwrap());
+        two.set_oob_inline(true).unwrap();
+        assert!(two.oob_inline().unwrap());
+        two.set_linger(Some(Duration::from_secs(3))).unwrap();
+        assert_eq!(two.linger().unwrap(), Some(Duration::from_secs(3)));
+        two.set_linger(None).unwrap();
+        assert_eq!(two.linger().unwrap(), None);
+    }
+}
