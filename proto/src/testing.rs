@@ -68,8 +68,10 @@ pub struct Knobs {
 pub struct Sent {
     /// Its name.
     pub id: SendId,
-    /// Its bytes.
+    /// Its bytes in the stream.
     pub bytes: Vec<u8>,
+    /// Its urgent bytes.
+    pub urgent: Option<Vec<u8>>,
     /// How it ended.
     pub result: Option<Result<(), SendFailure>>,
 }
@@ -87,6 +89,8 @@ pub struct Host {
     pub received: Vec<u8>,
     /// Urgent data the application has not taken, with its marks.
     pub urgent: VecDeque<(u64, Vec<u8>)>,
+    /// All urgent data that arrived, with its marks.
+    pub urgent_received: Vec<(u64, Vec<u8>)>,
     /// How pulls have ended.
     pub pulled: Vec<(PullId, Result<u64, PullFailure>)>,
     /// A log of actions, one word each, if wanted.
@@ -166,6 +170,7 @@ impl Host {
             sent: Vec::new(),
             received: Vec::new(),
             urgent: VecDeque::new(),
+            urgent_received: Vec::new(),
             pulled: Vec::new(),
             log: None,
             main: VecDeque::new(),
@@ -219,10 +224,15 @@ impl Host {
     fn remember(&mut self, id: SendId, bytes: Vec<u8>, urgent: bool) {
         self.next_send += 1;
         self.memories.insert(key(Memory::Send(id)), bytes.clone());
-        let bytes = if urgent { Vec::new() } else { bytes };
+        let (bytes, urgent) = if urgent {
+            (Vec::new(), Some(bytes))
+        } else {
+            (bytes, None)
+        };
         self.sent.push(Sent {
             id,
             bytes,
+            urgent,
             result: None,
         });
     }
@@ -234,6 +244,7 @@ impl Host {
             let entry = self.sent.iter_mut().find(|entry| entry.id == id).unwrap();
             assert!(entry.result.is_none(), "cancelled after its completion");
             entry.bytes.truncate(sent as usize);
+            entry.urgent = None;
             entry.result = Some(Ok(()));
             self.memories.remove(&key(Memory::Send(id)));
         }
@@ -311,6 +322,22 @@ impl Host {
             .collect()
     }
 
+    /// The urgent data that the peer is to get, with its marks.
+    #[must_use]
+    pub fn urgent_stream(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut at = 0;
+        let mut urgent = Vec::new();
+        for sent in self
+            .sent
+            .iter()
+            .filter(|s| s.result != Some(Err(SendFailure::NoBuffers)))
+        {
+            urgent.extend(sent.urgent.clone().map(|bytes| (at, bytes)));
+            at += sent.bytes.len() as u64;
+        }
+        urgent
+    }
+
     /// Sends without an end yet.
     #[must_use]
     pub fn unfinished(&self) -> usize {
@@ -384,7 +411,9 @@ impl Host {
         match incoming {
             Incoming::Control | Incoming::Discarded => {}
             Incoming::Urgent { range, mark } => {
-                self.urgent.push_back((mark, bytes[range].to_vec()));
+                let urgent = (mark, bytes[range].to_vec());
+                self.urgent_received.push(urgent.clone());
+                self.urgent.push_back(urgent);
             }
             Incoming::Data {
                 queue,
@@ -941,13 +970,15 @@ impl Pair {
     pub fn read_everything(&mut self) {
         loop {
             self.drive();
-            let n = self.a.read(usize::MAX) + self.b.read(usize::MAX);
-            if n == 0 && self.choices() == 0 {
-                // What was read may still have to be told.
-                self.drive();
-                if self.a.read(usize::MAX) + self.b.read(usize::MAX) == 0 {
-                    return;
-                }
+            let mut moved = false;
+            for side in [Side::A, Side::B] {
+                moved |= self.host(side).read(usize::MAX) > 0;
+                moved |= self.host(side).take_urgent().is_some();
+            }
+            // What was read has to be told before it is known that nothing moves.
+            self.drain();
+            if !moved && self.choices() == 0 {
+                return;
             }
         }
     }
@@ -966,6 +997,8 @@ impl Pair {
                 .zip(&stream)
                 .position(|(got, sent)| got != sent);
             assert_eq!(differs, None, "a wrong byte");
+            let urgent = from.urgent_stream();
+            assert!(urgent.starts_with(&to.urgent_received), "wrong urgent data");
         }
     }
 
@@ -974,6 +1007,11 @@ impl Pair {
         self.check_order();
         for (from, to) in [(&self.a, &self.b), (&self.b, &self.a)] {
             assert_eq!(to.received.len(), from.stream().len(), "bytes are missing");
+            assert_eq!(
+                to.urgent_received.len(),
+                from.urgent_stream().len(),
+                "urgent data is missing"
+            );
             assert_eq!(from.unfinished(), 0, "a send did not complete");
             assert!(from.holds_nothing(), "something is still held");
         }
