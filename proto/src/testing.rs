@@ -375,12 +375,14 @@ impl Host {
         (self.main.len(), self.fill.len(), self.temp_bytes, urgent)
     }
 
-    /// Posts the held receives again.
-    pub fn repost_held(&mut self) {
-        for _ in 0..core::mem::take(&mut self.held_reposts) {
+    /// Posts the held receives again; whether there were any.
+    pub fn repost_held(&mut self) -> bool {
+        let held = core::mem::take(&mut self.held_reposts);
+        for _ in 0..held {
             self.posted += 1;
             self.session.handle_reposted();
         }
+        held > 0
     }
 
     /// Reports the held sends.
@@ -1022,12 +1024,13 @@ impl Pair {
     pub fn fingerprint(&self) -> String {
         let side = |host: &Host| {
             format!(
-                "{}|{}|{}|{:?}|{}",
+                "{}|{}|{}|{:?}|{}|{}",
                 host.session.fingerprint(),
                 host.sent.len(),
                 host.received.len(),
                 host.exposed.keys(),
-                host.posted
+                host.posted,
+                host.held_reposts
             )
         };
         let rdma = self
