@@ -395,10 +395,12 @@ int san_result(SOCKET s, struct op *op, bool wait, DWORD *bytes, DWORD *flags)
     return outcome("WSPGetOverlappedResult", !result, code);
 }
 
-static void out_of_time(double begun, const char *what)
+static void out_of_time(double begun, const struct op *op, const char *what)
 {
     if (now_seconds() - begun > WAIT_SECONDS)
-        fail("waited %d s in vain for %s", WAIT_SECONDS, what);
+        fail("waited %d s in vain for %s of a %s operation (Internal is 0x%llx, %u upcalls)",
+             WAIT_SECONDS, what, op->notify ? "notified" : "silent",
+             (unsigned long long)op->ov.Internal, op_upcalls(op));
 }
 
 int op_wait(SOCKET s, struct op *op)
@@ -411,7 +413,7 @@ int op_wait(SOCKET s, struct op *op)
     if (op->notify && op->posted == WSA_IO_PENDING)
         while (op_upcalls(op) == 0) {
             sleep_ms(1);
-            out_of_time(begun, "the upcall of an operation");
+            out_of_time(begun, op, "the upcall");
         }
     op->bytes = 0xDEADBEEFu;
     op->flags = 0;
@@ -425,7 +427,7 @@ int op_wait(SOCKET s, struct op *op)
             sleep_ms(1);
         else
             sched_yield();
-        out_of_time(begun, "the end of an operation");
+        out_of_time(begun, op, "the end");
     }
     if (op_upcalls(op) != 0) {
         CHECK_EQ(op->upcall_error, code);
@@ -446,7 +448,7 @@ int op_wait_flushed(struct op *op)
     CHECK_WSA_IN(op->posted, 0, WSA_IO_PENDING);
     while (op->notify && op->posted == WSA_IO_PENDING ? op_upcalls(op) == 0 : !op_ended(op)) {
         sleep_ms(1);
-        out_of_time(begun, "the flush of an operation");
+        out_of_time(begun, op, "the flush");
     }
     op->bytes = (DWORD)op->ov.InternalHigh;
     return op->notify && op->posted == WSA_IO_PENDING ? (int)op->upcall_error
