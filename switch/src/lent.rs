@@ -45,10 +45,6 @@ impl Region {
         self.base
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// A part of it; `None` if that lies outside.
     pub(crate) fn slice(&self, offset: usize, len: usize) -> Option<Region> {
         let end = offset.checked_add(len)?;
@@ -72,8 +68,6 @@ pub(crate) enum Access {
     Read,
     /// Target of receives and reads; or the peer may write it.
     Write,
-    /// Both.
-    ReadWrite,
 }
 
 impl Access {
@@ -81,7 +75,6 @@ impl Access {
         match self {
             Access::Read => abi::MEM_READ,
             Access::Write => abi::MEM_WRITE,
-            Access::ReadWrite => abi::MEM_READWRITE,
         }
     }
 }
@@ -415,8 +408,8 @@ mod tests {
         let mut memory = [0u8; 8];
         // SAFETY: lives to the end of the test and is not posted.
         let region = unsafe { Region::new(NonNull::from(&mut memory).cast(), 8) };
-        assert_eq!(region.slice(2, 6).unwrap().len(), 6);
-        assert_eq!(region.slice(8, 0).unwrap().len(), 0);
+        assert_eq!(region.slice(2, 6).unwrap().len, 6);
+        assert_eq!(region.slice(8, 0).unwrap().len, 0);
         assert!(region.slice(3, 6).is_none());
         assert!(region.slice(usize::MAX, 2).is_none());
     }

@@ -1,6 +1,16 @@
 //! Stream sockets over any Windows Sockets Direct provider table, with TCP beside it.
+//!
+//! [`SanStream`] and [`SanListener`] are used like std's `TcpStream` and `TcpListener`. Where both
+//! ends have a SAN provider the bytes go over it, elsewhere over TCP, and
+//! [`SanStream::transport`] says which and why. The layers, from the application down:
+//!
+//! * `sockets`, `stream`, `listener`: what applications use; `options`, `reason`: what they say and hear.
+//! * `connect`, `reception`: how connections come about; `tcp`, `kernel`: the path beside the SAN.
+//! * `conn`, `memory`: the session protocol (`wsd_proto`) driven over one connected socket.
+//! * `switch`, `load`, `provider`, `route`: which providers there are, and which of them serves.
+//! * `socket`, `table`, `lent`, `upcalls`: one provider's socket; the calls and upcalls made safe.
+//! * `sys`, `address`, `error`: the host's calls, addresses and codes as values.
 #![deny(unsafe_code)]
-#![allow(dead_code)]
 
 mod address;
 mod conn;
@@ -9,6 +19,7 @@ mod error;
 mod kernel;
 #[allow(unsafe_code)]
 mod lent;
+mod listener;
 mod load;
 #[allow(unsafe_code)]
 mod memory;
@@ -18,6 +29,7 @@ mod reason;
 mod reception;
 mod route;
 mod socket;
+mod sockets;
 mod stream;
 mod switch;
 #[allow(unsafe_code)]
@@ -30,6 +42,7 @@ mod upcalls;
 
 pub use conn::Stats;
 pub use error::WsaError;
+pub use listener::{Incoming, SanListener};
 pub use options::{ConnectOptions, Mode, SendPolicy, StreamOptions};
 pub use provider::{Capabilities, Source};
 pub use reason::{Reason, Transport};

@@ -277,6 +277,7 @@ static CACHE: Mutex<Cache> = Mutex::new(Cache {
 });
 
 struct RawBlock {
+    #[expect(dead_code, reason = "keeps the memory mapped")]
     slab: Arc<Mapping>,
     base: NonNull<u8>,
 }
@@ -375,8 +376,8 @@ impl Drop for Block {
 /// What keeps memory from being reused.
 #[derive(Clone)]
 enum Keep {
-    Mapping(Arc<Mapping>),
-    Block(Arc<Block>),
+    Mapping(#[expect(dead_code, reason = "keeps the memory mapped")] Arc<Mapping>),
+    Block(#[expect(dead_code, reason = "keeps the memory taken")] Arc<Block>),
     Lent(Arc<Ticket>),
 }
 

@@ -197,16 +197,6 @@ pub(crate) fn created_during<R>(call: impl FnOnce() -> R) -> (R, Option<Arc<Hand
     (result, made)
 }
 
-/// How many handles are live, for tests and for information.
-pub(crate) fn live_handles() -> usize {
-    HANDLES
-        .read()
-        .places
-        .iter()
-        .filter(|place| place.handle.is_some())
-        .count()
-}
-
 /// One upcall: its result, or `failure` and the code in `*errno`. A panic is a failure.
 ///
 /// # Safety

@@ -1,0 +1,275 @@
+//! A listener on both paths at once: like std's `TcpListener`, with the SAN beside it.
+//!
+//! Owns the TCP listener and the reception of the SAN. TCP listens first and always; a SAN that
+//! cannot listen is left out and the reason kept. Invariant: whatever the SAN does, connections
+//! over TCP are accepted.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wsdirect::abi;
+
+use crate::conn::Connection;
+use crate::options::{Mode, StreamOptions};
+use crate::provider::Provider;
+use crate::reason::Reason;
+use crate::reception::{Negotiate, Reception};
+use crate::socket::{BoundError, SanSocket};
+use crate::stream::SanStream;
+use crate::switch::Switch;
+use crate::sys::{self, PollFd, PollSet};
+use crate::tcp;
+
+/// Accepts connections over the SAN and over TCP at one address.
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+/// use wsd_switch::SanListener;
+///
+/// let listener = SanListener::bind("0.0.0.0:7471")?;
+/// for stream in listener.incoming() {
+///     let mut stream = stream?;
+///     println!("{} came over {}", stream.peer_addr()?, stream.transport());
+///     stream.write_all(b"hello")?;
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct SanListener {
+    tcp: TcpListener,
+    local: SocketAddr,
+    reception: Option<Reception<Arc<Connection>>>,
+    /// Readable while there may be something to accept.
+    set: PollSet,
+    is_nonblocking: AtomicBool,
+    /// Which path is asked first, in turns.
+    is_tcps_turn: AtomicBool,
+    /// For each provider that came into question: its name, and why it does not listen.
+    providers: Vec<(String, Option<Reason>)>,
+    /// What connections over TCP are told.
+    reason: Reason,
+}
+
+impl SanListener {
+    /// Listens on the first of the addresses that can be had. Port 0 takes a free port, the same
+    /// one on both paths.
+    ///
+    /// # Errors
+    /// As for [`TcpListener::bind`]. A SAN that cannot listen is no error.
+    pub fn bind(addresses: impl ToSocketAddrs) -> io::Result<SanListener> {
+        Switch::global().bind(addresses)
+    }
+
+    /// As [`SanListener::bind`], with options for the connections that will be accepted.
+    ///
+    /// # Errors
+    /// As for [`SanListener::bind`].
+    pub fn bind_with(
+        addresses: impl ToSocketAddrs,
+        options: &StreamOptions,
+    ) -> io::Result<SanListener> {
+        Switch::global().bind_with(addresses, options)
+    }
+
+    pub(crate) fn open(
+        switch: &Switch,
+        at: SocketAddr,
+        options: &StreamOptions,
+    ) -> io::Result<SanListener> {
+        let (tcp, addresses) = tcp::listener(at)?;
+        let mut providers = Vec::new();
+        let mut listening = Vec::new();
+        let mut reason = None;
+        for address in &addresses {
+            let candidates = if options.transfer_mode() == Mode::Tcp {
+                Err(Reason::Asked)
+            } else {
+                switch.providers_at(address.ip())
+            };
+            match candidates {
+                Ok(candidates) => {
+                    for provider in candidates {
+                        match listen(&provider, *address) {
+                            Ok(socket) => {
+                                providers.push((provider.name().to_owned(), None));
+                                listening.push(socket);
+                            }
+                            Err(why) => {
+                                providers.push((provider.name().to_owned(), Some(why.clone())));
+                                reason.get_or_insert(why);
+                            }
+                        }
+                    }
+                }
+                Err(why) => {
+                    reason.get_or_insert(why);
+                }
+            }
+        }
+        let set = PollSet::new()?;
+        set.add(tcp.as_fd())?;
+        let reception = if listening.is_empty() {
+            None
+        } else {
+            reason = None;
+            let reception = Reception::open(listening, negotiation(options))?;
+            set.add(reception.as_fd())?;
+            Some(reception)
+        };
+        Ok(SanListener {
+            local: tcp.local_addr()?,
+            tcp,
+            reception,
+            set,
+            is_nonblocking: AtomicBool::new(false),
+            is_tcps_turn: AtomicBool::new(false),
+            providers,
+            reason: reason.unwrap_or(Reason::PeerChoseTcp),
+        })
+    }
+
+    /// Accepts the next connection, over whichever path it came.
+    ///
+    /// # Errors
+    /// As for [`TcpListener::accept`]; [`io::ErrorKind::WouldBlock`] in nonblocking mode.
+    pub fn accept(&self) -> io::Result<(SanStream, SocketAddr)> {
+        loop {
+            // In turns, so that a flood on one path does not starve the other.
+            let tcp_first = self.is_tcps_turn.fetch_xor(true, Ordering::Relaxed);
+            for is_tcp in [tcp_first, !tcp_first] {
+                let accepted = if is_tcp {
+                    self.accept_tcp()
+                } else {
+                    Ok(self.accept_san())
+                };
+                if let Some(accepted) = accepted? {
+                    return Ok(accepted);
+                }
+            }
+            if self.is_nonblocking.load(Ordering::Relaxed) {
+                return Err(io::Error::from(io::ErrorKind::WouldBlock));
+            }
+            sys::wait(&mut [PollFd::readable(self.set.as_fd())], None)?;
+        }
+    }
+
+    fn accept_tcp(&self) -> io::Result<Option<(SanStream, SocketAddr)>> {
+        loop {
+            return match self.tcp.accept() {
+                Ok((stream, peer)) => Ok(Some((
+                    SanStream::from_tcp(stream, self.reason.clone()),
+                    peer,
+                ))),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => Ok(None),
+                    io::ErrorKind::Interrupted => continue,
+                    _ => Err(error),
+                },
+            };
+        }
+    }
+
+    fn accept_san(&self) -> Option<(SanStream, SocketAddr)> {
+        let connection = self.reception.as_ref()?.take()?;
+        let stream = SanStream::from_connection(connection, None);
+        let peer = stream.peer_addr().ok()?;
+        Some((stream, peer))
+    }
+
+    /// The connections as they come, for ever.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self }
+    }
+
+    /// The address listened on.
+    ///
+    /// # Errors
+    /// None; the signature is std's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    /// Whether [`SanListener::accept`] waits.
+    ///
+    /// # Errors
+    /// None; the signature is std's.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.is_nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The providers that came into question for the address, each with the reason why it does not
+    /// listen, if it does not.
+    pub fn providers(&self) -> impl Iterator<Item = (&str, Option<&Reason>)> {
+        self.providers
+            .iter()
+            .map(|(name, reason)| (name.as_str(), reason.as_ref()))
+    }
+
+    /// Why nothing can come over a SAN; `None` if it can.
+    pub fn tcp_only(&self) -> Option<&Reason> {
+        if self.reception.is_some() {
+            None
+        } else {
+            Some(&self.reason)
+        }
+    }
+}
+
+impl std::fmt::Debug for SanListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SanListener")
+            .field("local", &self.local)
+            .field("providers", &self.providers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Readable while a connection may be accepted; for poll and the like. Do not read from it.
+impl AsFd for SanListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
+    }
+}
+
+impl AsRawFd for SanListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.set.as_fd().as_raw_fd()
+    }
+}
+
+/// The connections of a listener as they come.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a SanListener,
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<SanStream>;
+
+    fn next(&mut self) -> Option<io::Result<SanStream>> {
+        Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}
+
+/// The calls with which a provider begins to listen beside TCP.
+fn listen(provider: &Arc<Provider>, at: SocketAddr) -> Result<SanSocket, Reason> {
+    let socket = SanSocket::bound(provider, at).map_err(|error| match error {
+        BoundError::Socket(code) => Reason::SocketFailed(code),
+        BoundError::Bind(code) => Reason::BindFailed(code),
+    })?;
+    socket
+        .listen(abi::WSD_SOMAXCONN)
+        .map_err(Reason::ListenFailed)?;
+    socket
+        .event_select(abi::FD_ACCEPT)
+        .map_err(Reason::EventFailed)?;
+    Ok(socket)
+}
+
+fn negotiation(options: &StreamOptions) -> Box<Negotiate<Arc<Connection>>> {
+    let options = options.clone();
+    Box::new(move |socket, time, done| Connection::accept(socket, &options, time, done))
+}
