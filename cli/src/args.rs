@@ -30,6 +30,9 @@ pub(crate) enum Command {
     /// Measure latency, bandwidth and message rate beside TCP and Unix sockets
     #[command(after_help = EXIT_CODES)]
     Perf(Perf),
+    /// Show providers, addresses, limits and RDMA devices, and why something is absent
+    #[command(after_help = EXIT_CODES)]
+    Info(Info),
 }
 
 /// How large data travels.
@@ -160,6 +163,13 @@ pub(crate) struct Perf {
     /// End when standard input ends (for a server started by another process)
     #[arg(long, hide = true, requires = "listen")]
     pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Info {
+    /// Print as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn address(text: &str) -> Result<String, String> {

@@ -2,18 +2,46 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 
 use serde::Serialize;
+use wsd_switch::{SanListener, SanStream, SendPolicy, StreamOptions, Transport};
 
 use crate::args::Mode;
 use crate::failure::Failure;
 
-pub(crate) type Link = TcpStream;
-pub(crate) type Listener = TcpListener;
+pub(crate) type Link = SanStream;
+pub(crate) type Listener = SanListener;
 
-pub(crate) fn connect(to: &str, _mode: Mode) -> Result<Link, Failure> {
-    TcpStream::connect(to).map_err(|error| cannot_connect(to, error))
+/// How a caller uses its connections.
+#[derive(Clone, Copy)]
+pub(crate) enum Use {
+    /// Large buffers that are not touched before their send has returned.
+    Files,
+    /// As any program would.
+    Measuring,
+}
+
+fn options(mode: Mode, purpose: Use) -> StreamOptions {
+    let mode = match mode {
+        Mode::Auto => wsd_switch::Mode::Auto,
+        Mode::Read => wsd_switch::Mode::Read,
+        Mode::Write => wsd_switch::Mode::Write,
+        Mode::Tcp => wsd_switch::Mode::Tcp,
+    };
+    let policy = match purpose {
+        Use::Files => SendPolicy::ZeroCopy,
+        Use::Measuring => SendPolicy::Auto,
+    };
+    StreamOptions::new().mode(mode).send_policy(policy)
+}
+
+/// Connects. With a mode that only the SAN has, a connection over TCP is a failure.
+pub(crate) fn connect(to: &str, mode: Mode, purpose: Use) -> Result<Link, Failure> {
+    let link = SanStream::connect_with(to, &options(mode, purpose));
+    let link = link.map_err(|error| cannot_connect(to, error))?;
+    require(&link, mode)?;
+    Ok(link)
 }
 
 fn cannot_connect(to: &str, error: io::Error) -> Failure {
@@ -30,8 +58,19 @@ fn cannot_connect(to: &str, error: io::Error) -> Failure {
     Failure::caused(format!("cannot connect to {to}"), error).advise(advice)
 }
 
-pub(crate) fn listen(at: &str, _mode: Mode) -> Result<Listener, Failure> {
-    TcpListener::bind(at).map_err(|error| {
+/// With `--mode read` or `--mode write` a connection must be over the SAN.
+fn require(link: &Link, mode: Mode) -> Result<(), Failure> {
+    match (link.transport(), mode) {
+        (Transport::Tcp { reason }, Mode::Read | Mode::Write) => Err(Failure::new(format!(
+            "the SAN does not carry this connection: {reason}"
+        ))
+        .advise("see wsdirect info, or allow TCP with --mode auto")),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn listen(at: &str, mode: Mode, purpose: Use) -> Result<Listener, Failure> {
+    SanListener::bind_with(at, &options(mode, purpose)).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "another program listens on this port; choose another one, or 0 for a free one"
@@ -65,29 +104,71 @@ pub(crate) fn accept(listener: &Listener) -> Result<Link, Failure> {
 /// Which way the bytes took.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Path {
+    /// "san" or "tcp".
     pub(crate) kind: &'static str,
     pub(crate) provider: Option<String>,
+    /// Who moved large data, if there was any: "read" is the receiver, "write" the sender.
     pub(crate) mode: Option<&'static str>,
+    /// Why TCP.
     pub(crate) reason: Option<String>,
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind)
+        match self {
+            Path {
+                provider: Some(provider),
+                mode,
+                ..
+            } => {
+                write!(f, "{} through {provider}", self.kind)?;
+                match *mode {
+                    Some("read") => f.write_str(", the receiver reads large data"),
+                    Some(_) => f.write_str(", the sender writes large data"),
+                    None => Ok(()),
+                }
+            }
+            Path {
+                reason: Some(reason),
+                ..
+            } => write!(f, "{}, because: {reason}", self.kind),
+            _ => f.write_str(self.kind),
+        }
     }
 }
 
-pub(crate) fn path(_link: &Link) -> Path {
-    Path {
-        kind: "tcp",
-        provider: None,
-        mode: None,
-        reason: None,
+/// As it stands now: whether large data is read or written shows when there has been some.
+pub(crate) fn path(link: &Link) -> Path {
+    match link.transport() {
+        Transport::San { provider } => {
+            let stats = link.stats();
+            let read = stats.rdma_reads > 0 || stats.large_sent > 0 && stats.rdma_writes == 0;
+            let large = stats.large_sent + stats.large_received > 0;
+            let mode = large.then_some(if read { "read" } else { "write" });
+            Path {
+                kind: "san",
+                provider: Some(provider),
+                mode,
+                reason: None,
+            }
+        }
+        Transport::Tcp { reason } => Path {
+            kind: "tcp",
+            provider: None,
+            mode: None,
+            reason: Some(reason.to_string()),
+        },
+        other => Path {
+            kind: "other",
+            provider: Some(other.to_string()),
+            mode: None,
+            reason: None,
+        },
     }
 }
 
 /// What this end of a connection has done.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Counters {
     pub(crate) messages_sent: u64,
     pub(crate) messages_received: u64,
@@ -105,6 +186,12 @@ impl fmt::Display for Counters {
     }
 }
 
-pub(crate) fn counters(_link: &Link) -> Counters {
-    Counters::default()
+pub(crate) fn counters(link: &Link) -> Counters {
+    let stats = link.stats();
+    Counters {
+        messages_sent: stats.messages_sent,
+        messages_received: stats.messages_received,
+        rdma_reads: stats.rdma_reads,
+        rdma_writes: stats.rdma_writes,
+    }
 }

@@ -4,7 +4,9 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod devices;
 mod failure;
+mod info;
 mod link;
 mod output;
 mod perf;
@@ -40,6 +42,7 @@ fn run(command: &Command) -> Result<(), Failure> {
             transfer::recv(recv)
         }
         Command::Perf(perf) => perf::perf(perf),
+        Command::Info(info) => info::info(info),
     }
 }
 

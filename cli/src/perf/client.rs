@@ -233,7 +233,7 @@ struct Client {
 
 impl Client {
     fn connect(to: &str, args: &args::Perf) -> Result<Client, Failure> {
-        let first = link::connect(to, args.mode)?;
+        let first = link::connect(to, args.mode, link::Use::Measuring)?;
         let path = link::path(&first);
         let server = link::peer_of(&first)?.ip();
         let mut san = Line::new(first);

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::link::Link;
+
 /// A polling end that sees nothing for so long gives up.
 const LONGEST_SPIN: Duration = Duration::from_secs(30);
 /// How many empty polls go by between looks at the clock.
@@ -17,6 +19,12 @@ pub(super) trait Stream: Read + Write + Send + 'static {
     /// Chooses what is best for single messages, or for a stream of them.
     fn prefer_latency(&self, _latency: bool) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Stream for Link {
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        Link::set_nonblocking(self, on)
     }
 }
 

@@ -22,7 +22,7 @@ const DRAIN_BUFFER: usize = 256 << 10;
 /// Serves until the process is ended.
 pub(super) fn serve(at: &str, args: &args::Perf) -> Result<(), Failure> {
     let cannot = |error| Failure::caused("cannot serve", error);
-    let san = link::listen(at, args.mode)?;
+    let san = link::listen(at, args.mode, link::Use::Measuring)?;
     let address = link::address_of(&san)?;
     let tcp = TcpListener::bind((address.ip(), 0)).map_err(cannot)?;
     let unix = format!("wsdirect-perf-{}-{}", std::process::id(), address.port());

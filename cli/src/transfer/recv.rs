@@ -22,7 +22,7 @@ pub(crate) fn recv(args: &args::Recv) -> Result<(), Failure> {
     crate::sys::report_file_size_limit_as_error();
     // First of all the output: a mistake there shows before anybody connects.
     let sink = Sink::create(&args.output)?;
-    let listener = link::listen(&args.at, args.mode)?;
+    let listener = link::listen(&args.at, args.mode, link::Use::Files)?;
     output::note(&format!("listening on {}", link::address_of(&listener)?));
     let (link, size, name) = first_sender(&listener)?;
     drop(listener);

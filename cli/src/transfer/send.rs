@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Sends one file or standard input.
 pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
     let source = Source::open(&args.file)?;
-    let link = link::connect(&args.to, args.mode)?;
+    let link = link::connect(&args.to, args.mode, link::Use::Files)?;
     let name = source.name.clone();
     let progress = Progress::new(source.size);
 

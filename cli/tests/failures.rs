@@ -1,0 +1,337 @@
+//! What goes wrong: a clear message, the documented exit code, and nothing under the final name.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{PATIENCE, Receiver, Running, expect_code, names, pattern, wsdirect};
+
+/// A sender whose input stays open, so that it stands in the middle of its transfer.
+fn endless_sender(address: &str, first: &[u8]) -> (Running, std::process::ChildStdin) {
+    let mut send = wsdirect(["send", "-", address]);
+    send.stdin(Stdio::piped());
+    let mut sender = Running::start(send);
+    let mut input = sender.child.stdin.take().unwrap();
+    input.write_all(first).unwrap();
+    (sender, input)
+}
+
+/// Waits until the receiver's temporary file in `folder` has bytes.
+fn until_data_arrives(folder: &Path) {
+    let end = Instant::now() + PATIENCE;
+    while !names(folder).iter().any(|name| {
+        name.ends_with(".part")
+            && fs::metadata(folder.join(name)).is_ok_and(|about| about.len() > 0)
+    }) {
+        assert!(Instant::now() < end, "no data arrives");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2_with_a_hint() {
+    for (args, hint) in [
+        (&["send", "x"][..], "ADDR:PORT"),
+        (&["send", "x", "127.0.0.1"], "port"),
+        (&["send", "x", "::1:5"], "brackets"),
+        (&["recv", "127.0.0.1:99999", "-o", "x"], "65535"),
+        (&["recv", "127.0.0.1:0"], "--output"),
+        (
+            &["send", "x", "127.0.0.1:1", "--mode", "fast"],
+            "possible values",
+        ),
+        (&["perf", "--sizes", "0"], "bytes from 1"),
+        (&["perf", "--transports", "pigeon"], "possible values"),
+        (&["nonsense"], "unrecognized"),
+        (&[], "Usage"),
+    ] {
+        let output = Running::start(wsdirect(args)).finish();
+        let stderr = expect_code(&output, 2);
+        assert!(stderr.contains(hint), "{args:?}: no {hint:?} in: {stderr}");
+    }
+}
+
+#[test]
+fn a_missing_file_or_a_folder_cannot_be_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    for (path, words) in [
+        (missing.as_path(), "No such file"),
+        (folder.path(), "is a folder"),
+    ] {
+        let mut send = wsdirect(["send"]);
+        send.arg(path).arg("127.0.0.1:1");
+        let stderr = expect_code(&Running::start(send).finish(), 1);
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[test]
+fn sending_to_where_nobody_listens_says_so() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    for mode in ["auto", "tcp"] {
+        let mut send = wsdirect(["send", "-", &free, "--mode", mode]);
+        send.stdin(Stdio::null());
+        let stderr = expect_code(&Running::start(send).finish(), 1);
+        assert!(stderr.contains("nobody listens there"), "{mode}: {stderr}");
+    }
+}
+
+#[test]
+fn listening_on_a_port_in_use_or_a_foreign_address_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    let first = Receiver::start(&to, &[]);
+    let mut second = wsdirect(["recv", &first.address, "-o"]);
+    second.arg(folder.path().join("other"));
+    let stderr = expect_code(&Running::start(second).finish(), 1);
+    assert!(
+        stderr.contains("another program listens on this port"),
+        "{stderr}"
+    );
+    let mut foreign = wsdirect(["recv", "192.0.2.1:0", "-o"]);
+    foreign.arg(folder.path().join("other"));
+    let stderr = expect_code(&Running::start(foreign).finish(), 1);
+    assert!(stderr.contains("no such address"), "{stderr}");
+    let mut first = first.process;
+    assert!(first.is_running());
+    first.signal("TERM");
+    assert_eq!(first.finish().status.signal(), Some(15));
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn an_output_that_cannot_be_written_fails_before_anybody_connects() {
+    let folder = tempfile::tempdir().unwrap();
+    for (output, words) in [
+        (
+            folder.path().join("no/such/folder/file"),
+            "the folder does not exist",
+        ),
+        (folder.path().to_owned(), "is a folder"),
+        (folder.path().join(".."), "is a folder"),
+    ] {
+        let mut recv = wsdirect(["recv", "127.0.0.1:0", "-o"]);
+        recv.arg(&output);
+        let stderr = expect_code(&Running::start(recv).finish(), 1);
+        assert!(stderr.contains(words), "{}: {stderr}", output.display());
+        assert!(!stderr.contains("listening"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_sender_that_is_killed_leaves_no_file_and_a_clear_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    fs::write(&to, "old").unwrap();
+    let receiver = Receiver::start(&to, &[]);
+    let (mut sender, input) = endless_sender(&receiver.address, &pattern(9 << 20));
+    until_data_arrives(folder.path());
+    sender.kill();
+    let stderr = expect_code(&receiver.process.finish(), 1);
+    assert!(
+        stderr.contains("the sender has gone in the middle"),
+        "{stderr}"
+    );
+    assert_eq!(names(folder.path()), ["to"]);
+    assert_eq!(fs::read(&to).unwrap(), b"old");
+    drop(input);
+    sender.finish();
+}
+
+#[test]
+fn a_receiver_that_is_killed_is_noticed_by_an_idle_and_by_a_busy_sender() {
+    for idle in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut receiver = Receiver::start(&folder.path().join("to"), &[]);
+        let (sender, mut input) = endless_sender(&receiver.address, &pattern(5 << 20));
+        until_data_arrives(folder.path());
+        receiver.process.kill();
+        receiver.process.finish();
+        if !idle {
+            let more = pattern(1 << 20);
+            while input.write_all(&more).is_ok() {}
+        }
+        // `finish` would close the input, which must not be what ends the sender.
+        let mut sender = sender;
+        let end = Instant::now() + PATIENCE;
+        while sender.is_running() {
+            assert!(
+                Instant::now() < end,
+                "the sender does not notice (idle: {idle})"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(input);
+        let stderr = expect_code(&sender.finish(), 1);
+        assert!(
+            stderr.contains("the receiver has gone in the middle"),
+            "{stderr}"
+        );
+        assert!(!folder.path().join("to").exists());
+    }
+}
+
+#[test]
+fn a_signal_removes_what_was_begun() {
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let receiver = Receiver::start(&folder.path().join("to"), &[]);
+        let (sender, input) = endless_sender(&receiver.address, &pattern(5 << 20));
+        until_data_arrives(folder.path());
+        receiver.process.signal(signal);
+        assert_eq!(receiver.process.finish().status.signal(), Some(number));
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+        drop(input);
+        let stderr = expect_code(&sender.finish(), 1);
+        assert!(stderr.contains("the receiver has gone"), "{stderr}");
+    }
+}
+
+/// The receiver could not store: both ends say why, and nothing is left.
+fn expect_refusal(receiver: Receiver, from: &Path, words: &str) {
+    let mut send = wsdirect(["send"]);
+    send.arg(from).arg(&receiver.address);
+    let sent = Running::start(send).finish();
+    let stderr = expect_code(&receiver.process.finish(), 1);
+    assert!(stderr.contains(words), "receiver: {stderr}");
+    let stderr = expect_code(&sent, 1);
+    assert!(
+        stderr.contains("the receiver could not take it"),
+        "sender: {stderr}"
+    );
+    assert!(stderr.contains(words), "sender: {stderr}");
+}
+
+#[test]
+fn a_full_disk_in_the_middle_is_told_at_both_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    fs::write(&from, pattern(30 << 20)).unwrap();
+    expect_refusal(
+        Receiver::start("/dev/full".as_ref(), &[]),
+        &from,
+        "No space left on device",
+    );
+}
+
+#[test]
+fn a_file_too_large_for_the_limit_is_refused_before_it_moves() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    fs::write(&from, pattern(8 << 20)).unwrap();
+    let output = tempfile::tempdir().unwrap();
+    // ulimit -f counts blocks of 512 or 1024 bytes: at most 1 MiB in either case.
+    let mut limited = Command::new("sh");
+    limited
+        .args([
+            "-c",
+            "ulimit -f 1024; exec \"$0\" recv 127.0.0.1:0 -o \"$1\"",
+        ])
+        .arg(env!("CARGO_BIN_EXE_wsdirect"))
+        .arg(output.path().join("to"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    expect_refusal(Receiver::from(limited), &from, "File too large");
+    assert_eq!(names(output.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_full_file_system_is_refused_and_left_empty() {
+    let mount = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "wsdirect-test"])
+        .arg(mount.path())
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: a file system cannot be mounted here");
+        return;
+    }
+    let unmount = Unmount(mount.path());
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    fs::write(&from, pattern(16 << 20)).unwrap();
+    // A known size is refused before the first byte ...
+    let receiver = Receiver::start(&mount.path().join("to"), &[]);
+    expect_refusal(receiver, &from, "No space left on device");
+    assert_eq!(names(mount.path()), Vec::<String>::new());
+    // ... an unknown one when the disk is full.
+    let receiver = Receiver::start(&mount.path().join("to"), &[]);
+    let mut send = wsdirect(["send", "-", &receiver.address]);
+    send.stdin(fs::File::open(&from).unwrap());
+    let sent = Running::start(send).finish();
+    expect_code(&receiver.process.finish(), 1);
+    let stderr = expect_code(&sent, 1);
+    assert!(stderr.contains("No space left on device"), "{stderr}");
+    assert_eq!(names(mount.path()), Vec::<String>::new());
+    drop(unmount);
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_reader_of_standard_output_that_leaves_ends_the_transfer() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = folder.path().join("from");
+    fs::write(&from, pattern(30 << 20)).unwrap();
+    let mut recv = Command::new("sh");
+    recv.args([
+        "-c",
+        "\"$0\" recv 127.0.0.1:0 -o - | head -c 1000 >/dev/null; exit 7",
+    ])
+    .arg(env!("CARGO_BIN_EXE_wsdirect"))
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped());
+    let receiver = Receiver::from(recv);
+    let mut send = wsdirect(["send"]);
+    send.arg(&from).arg(&receiver.address);
+    let stderr = expect_code(&Running::start(send).finish(), 1);
+    assert!(
+        stderr.contains("whoever") || stderr.contains("Broken pipe"),
+        "{stderr}"
+    );
+    expect_code(&receiver.process.finish(), 7);
+}
+
+#[test]
+fn an_input_that_breaks_is_told_to_the_receiver() {
+    // /proc/self/mem at offset 0 opens and cannot be read.
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(&folder.path().join("to"), &[]);
+    let send = wsdirect(["send", "/proc/self/mem", &receiver.address]);
+    let stderr = expect_code(&Running::start(send).finish(), 1);
+    assert!(stderr.contains("cannot read mem"), "{stderr}");
+    let stderr = expect_code(&receiver.process.finish(), 1);
+    assert!(
+        stderr.contains("the sender gave up: cannot read mem"),
+        "{stderr}"
+    );
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}

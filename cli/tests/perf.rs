@@ -1,0 +1,140 @@
+//! `wsdirect perf`: every figure that was asked for is there, in one call and apart.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+mod support;
+
+use serde_json::Value;
+use support::{Running, expect_code, wsdirect};
+
+const QUICK: [&str; 6] = ["--rounds", "2", "--slice", "2", "--sizes", "8,64K"];
+
+fn expect_all_rows(result: &Value, transports: &[&str]) {
+    for wait in ["poll", "block"] {
+        for size in [8, 65_536] {
+            for transport in transports {
+                let row = result["rows"].as_array().unwrap().iter().find(|row| {
+                    row["wait"] == wait && row["size"] == size && row["transport"] == *transport
+                });
+                let row = row.unwrap_or_else(|| panic!("no row {wait} {size} {transport}"));
+                let number = |value: &Value| value.as_f64().unwrap();
+                let latency = &row["latency_ns"];
+                assert!(number(&latency["samples"]) >= 2.0);
+                assert!(number(&latency["p50"]) > 0.0);
+                assert!(number(&latency["p50"]) <= number(&latency["p99"]));
+                assert!(number(&latency["p99"]) <= number(&latency["p999"]));
+                for figure in ["bytes_per_second", "messages_per_second"] {
+                    assert!(number(&row[figure]["q1"]) > 0.0, "{figure}");
+                    assert!(number(&row[figure]["q1"]) <= number(&row[figure]["median"]));
+                    assert!(number(&row[figure]["median"]) <= number(&row[figure]["q3"]));
+                }
+            }
+        }
+    }
+    assert_eq!(
+        result["rows"].as_array().unwrap().len(),
+        4 * transports.len()
+    );
+}
+
+#[test]
+fn one_call_measures_all_transports_and_their_ratios() {
+    let mut perf = wsdirect(["perf", "--json"]);
+    perf.args(QUICK);
+    let output = Running::start(perf).finish();
+    expect_code(&output, 0);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    expect_all_rows(&result, &["san", "tcp", "unix"]);
+    assert_eq!(result["path"]["kind"], "san");
+    assert_eq!(result["absent"], Value::Array(Vec::new()));
+    let ratios = result["ratios"].as_array().unwrap();
+    assert_eq!(ratios.len(), 2 * 2 * 2, "waits, sizes, opponents");
+    for ratio in ratios {
+        assert!(ratio["latency"]["median"].as_f64().unwrap() > 0.0);
+        assert!(ratio["bandwidth"]["median"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn a_server_apart_serves_one_client_after_the_other() {
+    let mut server = wsdirect(["perf", "--listen", "127.0.0.1:0"]);
+    server.stderr(std::process::Stdio::piped());
+    let mut server = server.spawn().unwrap();
+    let mut line = String::new();
+    let stdout = server.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("listening on ")
+        .unwrap()
+        .to_owned();
+    for _ in 0..2 {
+        let mut perf = wsdirect([
+            "perf",
+            "--connect",
+            &address,
+            "--json",
+            "--transports",
+            "tcp,unix",
+        ]);
+        perf.args(QUICK);
+        let output = Running::start(perf).finish();
+        expect_code(&output, 0);
+        expect_all_rows(
+            &serde_json::from_slice(&output.stdout).unwrap(),
+            &["tcp", "unix"],
+        );
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn without_the_san_the_rest_is_measured_and_the_reason_told() {
+    let mut perf = wsdirect(["perf", "--json", "--mode", "tcp"]);
+    perf.args(QUICK);
+    let output = Running::start(perf).finish();
+    expect_code(&output, 0);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    expect_all_rows(&result, &["tcp", "unix"]);
+    assert_eq!(result["absent"][0]["transport"], "san");
+    assert!(!result["absent"][0]["reason"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn the_table_for_people_has_every_size_and_says_what_latency_means() {
+    let mut perf = wsdirect(["perf", "--wait", "block", "--rounds", "1", "--slice", "1"]);
+    perf.args(["--sizes", "8,64,4K,64K,1M"]);
+    let output = Running::start(perf).finish();
+    expect_code(&output, 0);
+    let table = support::text(&output.stdout);
+    for part in [
+        "8 B",
+        "64 B",
+        "4 KiB",
+        "64 KiB",
+        "1 MiB",
+        "half of a round trip",
+        "p99.9",
+        "unix",
+    ] {
+        assert!(table.contains(part), "no {part:?} in: {table}");
+    }
+}
+
+#[test]
+fn measuring_against_nobody_says_so() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let perf = wsdirect(["perf", "--connect", &free.to_string()]);
+    let stderr = expect_code(&Running::start(perf).finish(), 1);
+    assert!(stderr.contains("nobody listens there"), "{stderr}");
+}
