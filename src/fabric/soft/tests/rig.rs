@@ -236,9 +236,12 @@ impl Rig {
 
     pub(super) fn at(options: Options, ip: &str) -> Self {
         let host = Host::new(options);
-        let at = free_address(ip);
         let listening = Token(number());
-        let listener = host.fabric.listen(listening, at).unwrap();
+        // Somebody else may have been given the same port.
+        let (at, listener) = until("a free address", || {
+            let at = free_address(ip);
+            Some((at, host.fabric.listen(listening, at).ok()?))
+        });
         Self {
             host,
             at,
