@@ -22,3 +22,10 @@ pub use exports::{
     WSAID_MEMORYREGISTRATIONCACHECALLBACK, WSAID_RDMAREAD, WSAID_RDMAWRITE, WSAID_REGISTERMEMORY,
     WSAID_REGISTERRDMAMEMORY, WSPStartupEx,
 };
+
+/// Single layers, measured by themselves. Not part of the interface.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod bench_ring {
+    pub use crate::fabric::soft::bench::{Layer, ping_pong, stream};
+}

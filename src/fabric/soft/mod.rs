@@ -21,6 +21,8 @@
 //! The peer of a connection is another process of the same user, and it is not trusted: see `shm`
 //! and `ring` for what it cannot do.
 
+#[cfg(feature = "testing")]
+pub mod bench;
 #[allow(unsafe_code)]
 mod copy;
 mod core;

@@ -9,8 +9,9 @@ use std::io;
 
 use smallvec::SmallVec;
 
+use super::copy::{self, Copier};
 use super::shm::Ring;
-use super::{copy, sys};
+use super::sys;
 use crate::fabric::{Access, DeregisterError, Key, Piece, PostError, Region};
 
 /// Part of a registered region.
@@ -193,6 +194,25 @@ pub(super) fn gather(
     }
 }
 
+/// As `gather`, the way that `copier` finds the cheapest.
+#[inline]
+pub(super) fn gather_by(
+    copier: &mut Copier,
+    spans: &[Span],
+    offset: usize,
+    len: usize,
+    ring: Ring<'_>,
+    position: u64,
+) {
+    let how = copier.choose(len / spans.len().max(1));
+    if len < copy::BULK {
+        return gather(spans, offset, len, ring, position, how);
+    }
+    let begin = copy::cycles();
+    gather(spans, offset, len, ring, position, how);
+    copier.learn(how, len, copy::cycles().wrapping_sub(begin));
+}
+
 /// Copies `len` bytes of a ring into `spans`, from `offset` on.
 #[inline]
 pub(super) fn scatter(
@@ -288,6 +308,28 @@ pub(super) fn holds_proof(pid: i32, at: u64, proof: [u8; 16]) -> bool {
     // SAFETY: the local part is `read`.
     let copied = unsafe { sys::process_vm(pid, false, &local, at, read.len()) };
     matches!(copied, Ok(16)) && read == proof
+}
+
+/// A span of memory that its owner keeps longer than the span.
+#[cfg(feature = "testing")]
+pub(super) fn lasting(memory: &[u8]) -> Spans {
+    let (base, len) = (memory.as_ptr() as usize, memory.len());
+    smallvec::smallvec![Span {
+        key: Key(0),
+        base,
+        len
+    }]
+}
+
+/// Registers memory that its owner keeps as long as the endpoint.
+#[cfg(feature = "testing")]
+pub(super) fn register_lasting(
+    endpoint: &dyn crate::fabric::Endpoint,
+    region: Region,
+    access: Access,
+) -> Option<Key> {
+    // SAFETY: the benchmark keeps both together.
+    unsafe { endpoint.register(region, access) }.ok()
 }
 
 #[cfg(test)]

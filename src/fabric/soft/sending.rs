@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::copy::How;
+use super::copy::Copier;
 use super::link::Link;
-use super::region::{Spans, Table, gather};
+use super::region::{Spans, Table, gather_by};
 use super::ring::{Broken, Producer};
 use super::shm::Lane;
 use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, PostError, Posted};
@@ -29,6 +29,7 @@ struct Waiting {
 pub(super) struct Sending {
     pub(super) table: Table,
     ring: Producer,
+    copier: Copier,
     queue: VecDeque<Waiting>,
     done: Vec<Completion>,
 }
@@ -83,7 +84,7 @@ impl Sending {
         let Some(position) = self.ring.reserve(ring, len)? else {
             return Ok(false);
         };
-        gather(spans, 0, len, ring, position, How::Cached);
+        gather_by(&mut self.copier, spans, 0, len, ring, position);
         self.ring.publish(ring, MESSAGE, len, 0);
         Ok(true)
     }
