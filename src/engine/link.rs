@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub(crate) struct Link {
     unreported: AtomicUsize,
     /// Operations in progress whose owner wants an upcall.
     notified: AtomicUsize,
+    /// The progress thread looks at the connection in a while.
+    later: AtomicBool,
     /// Posts in the two backlogs, to be looked at without the locks.
     backlogged: AtomicUsize,
     /// Batches of results that polling has brought.
@@ -157,6 +159,7 @@ impl Link {
             reports: Mutex::default(),
             unreported: AtomicUsize::new(0),
             notified: AtomicUsize::new(0),
+            later: AtomicBool::new(false),
             backlogged: AtomicUsize::new(0),
             batches: AtomicU64::new(0),
             waiting: Waiting::default(),
@@ -275,7 +278,8 @@ impl Link {
                 .endpoint
                 .post(post(op, pieces.as_slice(), remote, offset))
             {
-                Ok(Posted::Pending) => {}
+                Ok(Posted::Pending) if kind == Kind::Receive || ticket.notify => {}
+                Ok(Posted::Pending) => self.watch_later(),
                 Ok(Posted::Done(bytes)) => {
                     let mut direction = self.direction(kind).lock();
                     direction.queue.end_part(op, End::Done, bytes);
@@ -287,6 +291,7 @@ impl Link {
                     let mut direction = self.direction(kind).lock();
                     self.defer(&mut direction, op, pieces, remote, offset);
                     self.pump(direction);
+                    self.watch_later();
                 }
                 Err(error) => {
                     let mut direction = self.direction(kind).lock();
@@ -348,6 +353,8 @@ impl Link {
         self.pump(direction);
         if ticket.notify {
             self.watch_from_call();
+        } else {
+            self.watch_later();
         }
         Ok(())
     }
@@ -540,16 +547,49 @@ impl Link {
     /// Has the progress thread watch the endpoint if somebody must. False: there is something to
     /// poll now.
     fn watch(&self) -> bool {
-        let mut state = self.waiting.lock();
-        if self.notified.load(Ordering::Acquire) == 0
-            || state.taken_over
-            || state.watched
-            || state.leader.is_some()
-        {
-            return true;
+        if self.notified.load(Ordering::Acquire) > 0 {
+            return self.arm_for_progress();
         }
-        state.watched = self.endpoint.arm(ArmFor::Progress);
-        state.watched
+        if self.has_outgoing() {
+            self.watch_later();
+        }
+        true
+    }
+
+    fn arm_for_progress(&self) -> bool {
+        let mut state = self.waiting.lock();
+        if !state.taken_over && !state.watched && state.leader.is_none() {
+            state.watched = self.endpoint.arm(ArmFor::Progress);
+            return state.watched;
+        }
+        true
+    }
+
+    /// What was started goes on also if its owner polls and then does not. But while it does, being
+    /// woken for it as well would cost more than it brings: hence not at once.
+    fn watch_later(&self) {
+        if !self.later.swap(true, Ordering::AcqRel) {
+            self.around.progress.enlist_later(self.around.socket);
+        }
+    }
+
+    /// Operations have been in progress for a while.
+    pub(crate) fn overdue(&self) {
+        self.later.store(false, Ordering::Release);
+        for _ in 0..ROUNDS {
+            self.advance();
+            if !self.has_outgoing() && self.notified.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            if self.arm_for_progress() {
+                return;
+            }
+        }
+        self.watch_later();
+    }
+
+    fn has_outgoing(&self) -> bool {
+        self.outgoing.lock().queue.len() > 0
     }
 
     /// `watch` from a call that may not make upcalls.

@@ -269,4 +269,12 @@ impl Work for Sockets {
             link.advance_and_watch();
         }
     }
+
+    fn later(&self, socket: Handle) {
+        if let Some(socket) = TABLE.get(socket)
+            && let Ok(link) = socket.link()
+        {
+            link.overdue();
+        }
+    }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -14,10 +15,15 @@ use super::handles::Handle;
 use super::outlet::{System, Wake};
 use crate::fabric::{Event, Fabric};
 
+/// How long a socket that asks to be looked at later waits for it.
+const LATER: Duration = Duration::from_millis(2);
+
 /// What the thread does for the sockets.
 pub(crate) trait Work: Send + 'static {
     fn event(&self, event: Event);
     fn enlisted(&self, socket: Handle);
+    /// The time of a socket that was to be looked at later has come.
+    fn later(&self, socket: Handle);
 }
 
 pub(crate) struct Progress {
@@ -28,6 +34,8 @@ pub(crate) struct Progress {
     wake: Wake,
     /// Sockets that have something for the thread to do.
     enlisted: Mutex<Vec<Handle>>,
+    /// Sockets that may have something for the thread to do in a while.
+    later: Mutex<Vec<Handle>>,
     stopping: AtomicBool,
 }
 
@@ -39,6 +47,7 @@ impl Progress {
             system,
             running: Mutex::new(None),
             enlisted: Mutex::new(Vec::new()),
+            later: Mutex::new(Vec::new()),
             stopping: AtomicBool::new(false),
         })
     }
@@ -70,17 +79,43 @@ impl Progress {
         }
     }
 
+    /// Has the thread look at a socket in a while. Costs a wake-up of the thread per while, not
+    /// per call.
+    pub(crate) fn enlist_later(&self, socket: Handle) {
+        let first = {
+            let mut later = self.later.lock();
+            later.push(socket);
+            later.len() == 1
+        };
+        if first {
+            self.wake.signal();
+        }
+    }
+
     fn run(&self, work: &impl Work) {
         self.system.block_signals();
         let mut events = Vec::new();
         let mut sockets = Vec::new();
+        // When to look at those that were to be looked at later.
+        let mut due: Option<Instant> = None;
         while !self.stopping.load(Ordering::Acquire) {
             self.fabric.poll(&mut events);
             std::mem::swap(&mut sockets, &mut *self.enlisted.lock());
+            if due.is_none() && !self.later.lock().is_empty() {
+                due = Some(Instant::now() + LATER);
+            }
             if events.is_empty() && sockets.is_empty() {
                 let waking = [self.fabric.readiness(), self.wake.descriptor()];
-                self.system.sleep(&waking, None);
+                let longest = due.map(|due| due.saturating_duration_since(Instant::now()));
+                self.system.sleep(&waking, longest);
                 self.wake.drain();
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                due = None;
+                let ready = std::mem::take(&mut *self.later.lock());
+                for socket in ready {
+                    guarded(|| work.later(socket));
+                }
             }
             for event in events.drain(..) {
                 guarded(|| work.event(event));

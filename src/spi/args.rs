@@ -48,19 +48,21 @@ pub(super) unsafe fn write<T>(to: *mut T, value: T) -> Result<(), Code> {
     Ok(())
 }
 
+/// No array of the interface is longer than this; a larger count is not followed.
+const LONGEST_ARRAY: u32 = 1 << 16;
+
 /// An array of the caller.
 ///
 /// # Safety
 /// A pointer that is not null points to as many initialised T as `count` says, which nobody writes
 /// during the call.
 pub(super) unsafe fn slice<'a, T>(first: *const T, count: u32) -> Result<&'a [T], Code> {
+    if count > LONGEST_ARRAY {
+        return Err(Code::INVALID);
+    }
     let count = count as usize;
-    let bytes = count.checked_mul(size_of::<T>());
-    if first.is_null()
-        || !first.is_aligned()
-        || bytes.is_none_or(|bytes| isize::try_from(bytes).is_err())
-        || bytes.is_some_and(|bytes| first.addr().checked_add(bytes).is_none())
-    {
+    let end = first.addr().checked_add(count * size_of::<T>());
+    if first.is_null() || !first.is_aligned() || end.is_none() {
         return Err(Code::FAULT);
     }
     // SAFETY: not null, aligned, no wrap-around; the caller promises the rest.
@@ -166,6 +168,7 @@ impl RawAddress {
 }
 
 #[cfg(test)]
+#[allow(clippy::multiple_unsafe_ops_per_block)]
 mod tests {
     use super::*;
 
@@ -199,10 +202,11 @@ mod tests {
             assert_eq!(write(std::ptr::null_mut(), 1_u32), Err(Code::FAULT));
             assert_eq!(slice::<u64>(std::ptr::null(), 1), Err(Code::FAULT));
             assert_eq!(slice(first.byte_add(1), 1), Err(Code::FAULT));
+            assert_eq!(slice(first, u32::MAX), Err(Code::INVALID));
             assert_eq!(slice(first, 2), Ok(&value[..]));
-            assert_eq!(super::address(std::ptr::null(), 16), Err(Code::FAULT));
-            assert_eq!(super::address(first.cast(), -1), Err(Code::FAULT));
-            assert_eq!(super::address(first.cast(), 16), Err(Code::FAULT));
+            assert_eq!(address(std::ptr::null(), 16), Err(Code::FAULT));
+            assert_eq!(address(first.cast(), -1), Err(Code::FAULT));
+            assert_eq!(address(first.cast(), 16), Err(Code::FAULT));
         }
     }
 }

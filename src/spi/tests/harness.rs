@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::super::args::RawAddress;
+use super::super::{memory, transfer};
 use crate::abi::*;
 
 /// No test waits longer for what must come.
@@ -692,18 +693,16 @@ impl Sock {
         flags: u32,
     ) -> Result<HANDLE, c_int> {
         let length = u32::try_from(length).unwrap();
-        let function: LPFN_WSPREGISTERMEMORY = Some(super::super::memory::register);
         call(std::ptr::null_mut(), |e| {
             // SAFETY: memory of the test.
-            unsafe { function.unwrap()(self.s, base.cast(), length, flags, e) }
+            unsafe { memory::register(self.s, base.cast(), length, flags, e) }
         })
     }
 
     pub(super) fn deregister(&self, handle: HANDLE) -> Result<(), c_int> {
-        let function: LPFN_WSPDEREGISTERMEMORY = Some(super::super::memory::deregister);
         call(SOCKET_ERROR, |e| {
             // SAFETY: any handle will do.
-            unsafe { function.unwrap()(self.s, handle, e) }
+            unsafe { memory::deregister(self.s, handle, e) }
         })
         .map(drop)
     }
@@ -718,11 +717,12 @@ impl Sock {
     ) -> Result<u32, (c_int, u32)> {
         let length = u32::try_from(length).unwrap();
         let mut used = u32::try_from(room.len()).unwrap();
-        let function: LPFN_WSPREGISTERRDMAMEMORY = Some(super::super::memory::register_rdma);
         let to: LPVOID = room.as_mut_ptr().cast();
         let result = call(SOCKET_ERROR, |e| {
             // SAFETY: memory of the test.
-            unsafe { function.unwrap()(self.s, base.cast(), length, flags, to, &raw mut used, e) }
+            unsafe {
+                memory::register_rdma(self.s, base.cast(), length, flags, to, &raw mut used, e)
+            }
         });
         match result {
             Ok(_) => Ok(used),
@@ -740,12 +740,11 @@ impl Sock {
     }
 
     pub(super) fn conceal(&self, descriptor: &[u8]) -> Result<(), c_int> {
-        let function: LPFN_WSPDEREGISTERRDMAMEMORY = Some(super::super::memory::deregister_rdma);
         let length = u32::try_from(descriptor.len()).unwrap();
         let from: LPVOID = descriptor.as_ptr().cast_mut().cast();
         call(SOCKET_ERROR, |e| {
             // SAFETY: bytes of the test.
-            unsafe { function.unwrap()(self.s, from, length, e) }
+            unsafe { memory::deregister_rdma(self.s, from, length, e) }
         })
         .map(drop)
     }
@@ -758,10 +757,10 @@ impl Sock {
         offset: u32,
         op: &Op,
     ) -> c_int {
-        let function: LPFN_WSPRDMAWRITE = if write {
-            Some(super::super::memory::rdma_write)
+        let function = if write {
+            memory::rdma_write as unsafe extern "C" fn(_, _, _, _, _, _, _, _, _, _, _, _) -> _
         } else {
-            Some(super::super::memory::rdma_read)
+            memory::rdma_read
         };
         let first = pieces.as_ptr().cast_mut();
         let count = u32::try_from(pieces.len()).unwrap();
@@ -770,7 +769,7 @@ impl Sock {
         call(SOCKET_ERROR, |e| {
             // SAFETY: memory of the test.
             unsafe {
-                function.unwrap()(
+                function(
                     self.s,
                     first,
                     count,
@@ -791,11 +790,10 @@ impl Sock {
 
     /// (descriptor, pending)
     pub(super) fn arm(&self) -> Result<(c_int, bool), c_int> {
-        let function: LPFN_WSPARMCOMPLETION = Some(super::super::transfer::arm_completion);
         let (mut descriptor, mut pending) = (-1, -1);
         call(SOCKET_ERROR, |e| {
             // SAFETY: places of ours.
-            unsafe { function.unwrap()(self.s, &raw mut descriptor, &raw mut pending, e) }
+            unsafe { transfer::arm_completion(self.s, &raw mut descriptor, &raw mut pending, e) }
         })?;
         Ok((descriptor, pending != 0))
     }
@@ -838,8 +836,16 @@ pub(super) fn pair_through(listener: &Sock) -> (Sock, Sock) {
     (a, b)
 }
 
-/// An operation of the test.
-pub(super) struct Op(Box<UnsafeCell<WSAOVERLAPPED>>);
+impl Drop for Sock {
+    fn drop(&mut self) {
+        // Most tests have closed it.
+        let _ = self.close();
+    }
+}
+
+/// An operation of the test. Its structure stays where it is for good: a test that fails leaves
+/// operations in progress.
+pub(super) struct Op(&'static UnsafeCell<WSAOVERLAPPED>);
 
 // SAFETY: the structure is shared with the provider as the interface says.
 unsafe impl Send for Op {}
@@ -856,10 +862,10 @@ impl Op {
     }
 
     fn with(event: usize) -> Self {
-        Self(Box::new(UnsafeCell::new(WSAOVERLAPPED {
+        Self(Box::leak(Box::new(UnsafeCell::new(WSAOVERLAPPED {
             hEvent: std::ptr::without_provenance_mut(event),
             ..WSAOVERLAPPED::default()
-        })))
+        }))))
     }
 
     /// A notified operation with something to do in its upcall.
@@ -893,9 +899,9 @@ impl Op {
     }
 }
 
-/// Memory of the test, with its registration.
+/// Memory of the test, with its registration. It stays for good, as `Op` does.
 pub(super) struct Area {
-    bytes: Box<[UnsafeCell<u8>]>,
+    bytes: &'static [UnsafeCell<u8>],
     pub(super) handle: HANDLE,
 }
 
@@ -907,7 +913,7 @@ unsafe impl Sync for Area {}
 impl Area {
     pub(super) fn unregistered(length: usize) -> Self {
         Self {
-            bytes: (0..length).map(|_| UnsafeCell::new(0)).collect(),
+            bytes: Box::leak((0..length).map(|_| UnsafeCell::new(0)).collect()),
             handle: std::ptr::null_mut(),
         }
     }

@@ -1,5 +1,10 @@
 //! The table's functions over the embedded SAN, as a switch calls them.
 
+mod closing;
 mod connection;
+mod events;
 mod harness;
+mod options;
+mod startup;
 mod transfer;
+mod waiting;
