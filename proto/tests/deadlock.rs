@@ -5,6 +5,15 @@
 //! nothing can happen any more must be one in which everything is done. Fewest receives, least
 //! room: a bigger configuration has more slack, not less.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test"
+)]
+
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -67,7 +76,11 @@ impl World {
     /// One thing happens; `None` if it cannot.
     fn choose(&self, n: usize) -> Option<Self> {
         let mut next = self.clone();
-        let side = if n % 2 == 0 { Side::A } else { Side::B };
+        let side = if n.is_multiple_of(2) {
+            Side::A
+        } else {
+            Side::B
+        };
         match n {
             0 | 1 => {
                 let sends = &mut next.to_send[n];
@@ -154,14 +167,14 @@ mod scenario {
 
     const MOST: usize = 3_000_000;
 
-    pub fn small_data(reposting: bool) {
+    pub(super) fn small_data(reposting: bool) {
         let sends: [&[usize]; 2] = [&[224, 1, 300, 224], &[300, 224, 1]];
         World::new(least(), least(), sends, [true, true])
             .reposting(reposting)
             .explore(MOST, Pair::check_complete);
     }
 
-    pub fn large_data(reposting: bool) {
+    pub(super) fn large_data(reposting: bool) {
         for (a, b) in modes() {
             World::new(a, b, [&[600, 10], &[700]], [true, true])
                 .reposting(reposting)
@@ -169,7 +182,7 @@ mod scenario {
         }
     }
 
-    pub fn refused_transfers(reposting: bool) {
+    pub(super) fn refused_transfers(reposting: bool) {
         // With reads or writes: a receiver that has no memory asks for messages at once.
         let (a, b) = (
             least(),
@@ -187,7 +200,7 @@ mod scenario {
     }
 
     /// The inbox of B is full and stays so; what goes from B to A must not care.
-    pub fn one_does_not_read(reposting: bool) {
+    pub(super) fn one_does_not_read(reposting: bool) {
         for (a, b) in modes() {
             World::new(a, b, [&[224, 224, 224], &[600, 224]], [true, false])
                 .reposting(reposting)
@@ -199,7 +212,7 @@ mod scenario {
         }
     }
 
-    pub fn both_end(reposting: bool) {
+    pub(super) fn both_end(reposting: bool) {
         for (a, b) in modes() {
             let mut world = World::new(a, b, [&[], &[]], [true, true]);
             world.pair.a.send(500).unwrap();

@@ -3,6 +3,14 @@
 //! without a way out. [`Pair`] asserts what must hold at every moment, this file what must hold at
 //! the end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::time::Duration;

@@ -1,5 +1,13 @@
 //! Stories of two peers: each test is one thing an application may do, and what must follow.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test"
+)]
+
 use std::time::Duration;
 
 use wsd_proto::testing::{Pair, Side};

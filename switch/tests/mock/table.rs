@@ -535,13 +535,32 @@ unsafe extern "C" fn accept(
     number
 }
 
+/// Whether something is registered that no operation uses: the switch should have ended that.
+fn is_left(socket: &Socket) -> bool {
+    let in_use = |one: &Registered| {
+        let buffers = socket.receives.iter().flat_map(|posted| &posted.buffers);
+        buffers
+            .into_iter()
+            .any(|(base, len)| *base < one.base + one.len && one.base < *base + *len)
+    };
+    !socket.exposed.is_empty() || socket.memory.iter().any(|one| !in_use(one))
+}
+
 unsafe extern "C" fn close_socket(s: SOCKET, errno: LPINT) -> c_int {
-    let result = call(s, "CloseSocket", "", |state| {
+    let left = STATE.lock().sockets.get(&s).is_some_and(is_left);
+    let detail = if left {
+        "BAD memory is left registered"
+    } else {
+        ""
+    };
+    let result = call(s, "CloseSocket", detail, |state| {
         if !state.sockets.contains_key(&s) {
             return Err(abi::WSAENOTSOCK);
         }
         state.flush(s);
-        let socket = state.sockets.remove(&s).unwrap();
+        let Some(socket) = state.sockets.remove(&s) else {
+            return Err(abi::WSAENOTSOCK);
+        };
         // Requests that nobody has answered are refused.
         for number in socket.requests {
             if let Some(connector) = state.sockets.get_mut(&number) {
