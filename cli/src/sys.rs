@@ -1,7 +1,6 @@
 //! What the command asks of Linux beyond std; the only `unsafe` of this crate.
 //!
-//! Owns: page-aligned buffers with advice for huge pages, signals, reserving room on disk, CPU
-//! time. Does not own: any decision. Invariant: every function here is safe to call with any
+//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, CPU time. Does not own: any decision. Invariant: every function here is safe to call with any
 //! argument.
 
 use std::fs::File;
@@ -148,29 +147,37 @@ pub(crate) fn report_file_size_limit_as_error() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// Takes room for `len` bytes on the file's disk now, so that a full disk shows before the first
-/// byte is moved. Not every file system can; then nothing happens.
-pub(crate) fn reserve(file: &File, len: u64) -> io::Result<()> {
-    let Ok(len) = libc::off_t::try_from(len) else {
+/// Whether a file of `len` bytes has room where `file` is: the error that writing it would end
+/// with, as far as that can be known before.
+pub(crate) fn has_room(file: &File, len: u64) -> io::Result<()> {
+    if len > file_size_limit()? {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    // SAFETY: statvfs is plain numbers for which zero is a value.
+    let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the pointer is to a whole statvfs of this frame.
+    if unsafe { libc::fstatvfs(file.as_raw_fd(), &mut about) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Some file systems do not know their size, and say 0.
+    if about.f_blocks > 0 && len > about.f_bfree.saturating_mul(about.f_frsize) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    }
+    Ok(())
+}
+
+/// The largest file this process may write.
+fn file_size_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    if len == 0 {
-        return Ok(());
+    // SAFETY: the pointer is to a whole rlimit of this frame.
+    if unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
     }
-    loop {
-        // SAFETY: the descriptor is open for the duration of the borrow.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV | libc::ESPIPE) => {
-                return Ok(());
-            }
-            _ => return Err(error),
-        }
-    }
+    // "No limit" is the largest number.
+    Ok(limit.rlim_cur)
 }
 
 /// What a process or thread has used so far.
@@ -226,6 +233,18 @@ mod tests {
             assert!(buffer.iter().all(|byte| *byte == 7));
         }
         assert!(Buffer::new(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn room_is_known_before_it_is_needed() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(has_room(&file, 0).is_ok());
+        assert!(has_room(&file, 4096).is_ok());
+        let error = has_room(&file, u64::MAX - 1).unwrap_err();
+        assert!(matches!(
+            error.raw_os_error(),
+            Some(libc::ENOSPC | libc::EFBIG)
+        ));
     }
 
     #[test]

@@ -87,11 +87,11 @@ fn store(
     size: Option<u64>,
     progress: &mut Option<Progress>,
 ) -> Result<(Instant, Sum, Sum), Failure> {
+    let start = Instant::now();
     if let Some(size) = size {
-        sink.reserve(size)?;
+        sink.expect_room(size)?;
     }
     write_all(link, &Verdict::Go.encode(), PEER)?;
-    let start = Instant::now();
     let progress = progress.insert(Progress::new(size));
     let behind = sink.write_behind()?;
     let theirs = match take_all(link, &behind, progress) {
@@ -110,7 +110,7 @@ fn store(
                 .advise("nothing was stored; send again"),
         );
     }
-    sink.commit(own.total)?;
+    sink.commit()?;
     Ok((start, theirs, own))
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
             .map_err(|error| gone(PEER, error))
     };
     timed(Some(ANSWER_TIME))?;
+    let start = Instant::now();
     let greeting = Greeting {
         size: source.size,
         name: name.clone(),
@@ -41,7 +42,6 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
         Verdict::Stored(_) => return Err(out_of_turn()),
     }
 
-    let start = Instant::now();
     // From here on the receiver answers when it has stored everything, which takes what it takes;
     // its death shows at once all the same.
     timed(None)?;

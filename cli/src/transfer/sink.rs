@@ -106,11 +106,11 @@ impl Sink {
     }
 
     /// Fails now if the disk has no room for `size` bytes.
-    pub(super) fn reserve(&self, size: u64) -> Result<(), Failure> {
+    pub(super) fn expect_room(&self, size: u64) -> Result<(), Failure> {
         if self.target.is_none() {
             return Ok(());
         }
-        sys::reserve(&self.file, size).map_err(|error| cannot_write(&self.shown, error))
+        sys::has_room(&self.file, size).map_err(|error| cannot_write(&self.shown, error))
     }
 
     /// Starts the thread that writes.
@@ -160,25 +160,20 @@ impl Sink {
         ))
     }
 
-    /// Gives the file its final name. `total` cuts off what was reserved in excess.
-    pub(super) fn commit(mut self, total: u64) -> Result<(), Failure> {
+    /// Gives the file its final name.
+    pub(super) fn commit(mut self) -> Result<(), Failure> {
         let Some(target) = self.target.take() else {
             return Ok(());
         };
-        let cannot = |error| cannot_write(&self.shown, error);
         let mut guard = temporary();
         let Some(temporary) = guard.take() else {
             return Ok(());
         };
-        let done = self
-            .file
-            .set_len(total)
-            .and_then(|()| fs::rename(&temporary, target));
-        if done.is_err() {
+        fs::rename(&temporary, target).map_err(|error| {
             // The failure that is reported is the first one.
             fs::remove_file(temporary).ok();
-        }
-        done.map_err(cannot)
+            cannot_write(&self.shown, error)
+        })
     }
 }
 
