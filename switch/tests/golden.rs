@@ -11,12 +11,10 @@
 
 mod mock;
 
-use std::io::{Read, Write};
-use std::net::Ipv4Addr;
-use std::thread;
-
+use mock::pair::{assert_in_order, both_ways, calls_on, length, squeezed, transfer};
 use mock::{Call, Config, Mock};
-use wsd_switch::{Reason, SanStream, Switch};
+use wsd_proto::Message;
+use wsd_switch::{Reason, Switch};
 
 /// A trace as text, one call a line: name, what was asked, and the code if it failed.
 fn lines(mock: &Mock) -> Vec<String> {
@@ -160,104 +158,6 @@ fn info_tells_what_a_provider_can_do() {
     assert_eq!(can.rdma_threshold, Some(16 * 1024));
 }
 
-/// What was called on a socket, one call a line: the name, and what was asked as far as a trace
-/// names it. Asking for options is left out; so is the probe, which comes once for a provider.
-fn calls_on(mock: &Mock, socket: usize) -> Vec<String> {
-    let trace = mock
-        .trace()
-        .into_iter()
-        .filter(|call| call.socket == socket);
-    let named = trace.filter(|call| call.name != "GetSockOpt" && call.detail != "probe");
-    let line = |call: Call| match call.name {
-        "RegisterMemory" | "RegisterRdmaMemory" | "EventSelect" => {
-            format!("{} {}", call.name, call.detail)
-        }
-        name => name.to_owned(),
-    };
-    named.map(line).collect()
-}
-
-/// Several equal calls in a row as one.
-fn squeezed(mut calls: Vec<String>) -> Vec<String> {
-    calls.dedup();
-    calls
-}
-
-fn assert_in_order(calls: &[String], expected: &[&str]) {
-    let mut rest = calls.iter();
-    for name in expected {
-        assert!(
-            rest.any(|call| call == name),
-            "no {name} in its place of {expected:?}: {calls:#?}"
-        );
-    }
-}
-
-/// The length of a message, as the mock recorded it.
-fn length(call: &Call) -> usize {
-    call.detail.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// Two connected streams over the mock, with the numbers of their sockets.
-struct Pair {
-    connector: SanStream,
-    acceptor: SanStream,
-    sockets: (usize, usize),
-}
-
-fn pair(mock: &Mock, switch: &Switch) -> Pair {
-    let listener = switch.bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let connector = switch.connect(listener.local_addr().unwrap()).unwrap();
-    let (acceptor, _) = listener.accept().unwrap();
-    assert!(connector.transport().is_san() && acceptor.transport().is_san());
-    let active = mock.calls("Connect")[0].socket;
-    let passive = mock.calls("Accepted")[0].socket;
-    Pair {
-        connector,
-        acceptor,
-        sockets: (active, passive),
-    }
-}
-
-/// Runs a test with completions polled for, and with completions told by upcall.
-fn both_ways(config: &Config, test: impl Fn(&Mock, Pair)) {
-    for arm in [true, false] {
-        let mock = Mock::begin(Config {
-            arm,
-            ..config.clone()
-        });
-        {
-            let switch = Switch::with_providers([mock.entry()]);
-            let pair = pair(&mock, &switch);
-            test(&mock, pair);
-        }
-        mock.assert_nothing_left();
-        mock.assert_rules();
-        let told = if arm { "poll" } else { "upcall" };
-        let posts = ["Send", "Recv", "RdmaRead", "RdmaWrite"].map(|name| mock.calls(name));
-        // req: WSD-17 always overlapped; how its end is to be told is said in the same way
-        assert!(
-            posts
-                .iter()
-                .flatten()
-                .all(|call| call.detail.ends_with(told))
-        );
-    }
-}
-
-fn transfer(from: &mut SanStream, to: &mut SanStream, len: usize) {
-    let data: Vec<u8> = (0..len)
-        .map(|index| u8::try_from(index % 251).unwrap())
-        .collect();
-    let mut received = vec![0; len];
-    thread::scope(|scope| {
-        let sending = scope.spawn(|| from.write_all(&data));
-        to.read_exact(&mut received).unwrap();
-        sending.join().unwrap().unwrap();
-    });
-    assert!(received == data, "the bytes that arrived are others");
-}
-
 #[test]
 fn the_active_side_calls_in_the_known_order() {
     // req: WSD-17
@@ -281,6 +181,15 @@ fn the_active_side_calls_in_the_known_order() {
             .find(|call| call.socket == pair.sockets.0)
             .unwrap();
         assert!(length(first) <= 256, "{first:?}");
+        // It says how many receives are posted.
+        let calls = calls_on(mock, pair.sockets.0);
+        let posted = calls.iter().take_while(|call| *call != "Send");
+        let posted = posted.filter(|call| *call == "Recv").count();
+        let said = wsd_proto::parse(&mock.messages_of(pair.sockets.0)[0], None).unwrap();
+        let Message::Negotiate(offer) = said.message else {
+            unreachable!("{said:?}")
+        };
+        assert_eq!(offer.receive_buffers as usize, posted);
     });
 }
 
@@ -315,6 +224,14 @@ fn the_passive_side_calls_in_the_known_order() {
         let speakers: Vec<usize> = sends.iter().take(2).map(|call| call.socket).collect();
         assert_eq!(speakers, [pair.sockets.0, pair.sockets.1]);
         assert!(length(&sends[1]) <= 256, "{:?}", sends[1]);
+        let said = wsd_proto::parse(&mock.messages_of(pair.sockets.1)[0], None).unwrap();
+        let Message::Accepted(offer) = said.message else {
+            unreachable!("{said:?}")
+        };
+        let sent_after = calls.iter().position(|call| call == "Send").unwrap();
+        let posted = calls[..sent_after].iter().filter(|call| *call == "Recv");
+        // One of them took the connector's message and was posted again.
+        assert_eq!(offer.receive_buffers as usize, posted.count() - 1);
     });
 }
 

@@ -136,6 +136,7 @@ impl State {
             return Err(abi::WSAECONNRESET);
         };
         let len = message.len();
+        self.messages.push((number, message.clone()));
         let other = self.sockets.get_mut(&peer).unwrap();
         other.inbox.push_back(message);
         deliver(other);

@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 mod memory;
+pub(crate) mod pair;
 mod table;
 mod work;
 
@@ -137,6 +138,8 @@ pub(crate) struct Socket {
 pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) trace: Vec<Call>,
+    /// Every message sent, with the socket that sent it.
+    pub(crate) messages: Vec<(SOCKET, Vec<u8>)>,
     pub(crate) upcalls: Option<WSPUPCALLTABLEEX>,
     pub(crate) starts: usize,
     pub(crate) sockets: BTreeMap<SOCKET, Socket>,
@@ -159,6 +162,7 @@ pub(crate) static STATE: Mutex<State> = Mutex::new(State {
         no_handle: false,
     },
     trace: Vec::new(),
+    messages: Vec::new(),
     upcalls: None,
     starts: 0,
     sockets: BTreeMap::new(),
@@ -236,6 +240,16 @@ impl Mock {
             .filter(|call| call.name == name)
             .cloned()
             .collect()
+    }
+
+    /// The messages a socket has sent.
+    pub(crate) fn messages_of(&self, socket: SOCKET) -> Vec<Vec<u8>> {
+        let state = STATE.lock();
+        let sent = state
+            .messages
+            .iter()
+            .filter(|(sender, _)| *sender == socket);
+        sent.map(|(_, message)| message.clone()).collect()
     }
 
     pub(crate) fn open_sockets(&self) -> usize {

@@ -383,7 +383,13 @@ pub(crate) fn silent_peer(to: SocketAddr) -> SOCKET {
 pub(crate) fn end_peer(peer: SOCKET) {
     let mut state = STATE.lock();
     state.flush(peer);
-    state.sockets.remove(&peer);
+    let handle = state
+        .sockets
+        .remove(&peer)
+        .map_or(0, |socket| socket.handle);
+    if handle != 0 {
+        later(Upcall::Close(handle));
+    }
 }
 
 unsafe extern "C" fn connect(
