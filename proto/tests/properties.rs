@@ -86,7 +86,7 @@ fn ending() -> BoxedStrategy<Operation> {
 
 prop_compose! {
     fn config()(
-        receive_buffers in 5..16_u32,
+        receive_buffers in prop_oneof![3 => 5..16_u32, 1 => 16..60_u32],
         receive_buffer_size in 256..500_u32,
         send_buffers in 1..6_u32,
         rdma_read in any::<bool>(),
@@ -96,7 +96,7 @@ prop_compose! {
         max_descriptor in prop_oneof![1 => Just(10_usize), 5 => Just(64_usize)],
         threshold in prop_oneof![Just(0_u64), 1..1000_u64],
         initial_portion in 0..400_u32,
-        inbox_limit in 0..2000_u64,
+        inbox_limit in prop_oneof![3 => 0..2000_u64, 1 => 2000..20_000_u64],
         (temp_limit, temp_chunk) in (0..6000_u64, 1..3000_u64),
         fill_limit in 0..1000_u64,
         max_large in prop_oneof![1 => Just(0_u16), 5 => 1..5_u16],
@@ -213,7 +213,7 @@ fn cases() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(400);
+        .unwrap_or(150);
     ProptestConfig {
         cases,
         ..ProptestConfig::default()

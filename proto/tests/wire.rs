@@ -308,10 +308,13 @@ fn parse_changed(name: &str, changes: &[(usize, u8)]) -> Result<Message, Protoco
     parse(&changed, agreed).map(|received| received.message)
 }
 
+/// Name of a vector, changed bytes, and what follows.
+type Broken = (&'static str, &'static [(usize, u8)], ProtocolError);
+
 #[test]
 fn what_breaks_the_format_is_named() {
     use ProtocolError::*;
-    let refused: &[(&str, &[(usize, u8)], ProtocolError)] = &[
+    let refused: &[Broken] = &[
         ("Data", &[(0, 0)], Type(0)),
         ("Data", &[(0, 18)], Type(18)),
         ("Data", &[(0, 255)], Type(255)),

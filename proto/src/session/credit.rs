@@ -157,3 +157,115 @@ impl Credits {
         self.granted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both sides with `receives` buffers each, and room for the data of `room` messages.
+    fn two(receives: u32, room: u32) -> (Credits, Credits) {
+        let (mut a, mut b) = (Credits::new(receives, room), Credits::new(receives, room));
+        a.permit_first();
+        b.expect_first();
+        a.set_peer_receives(receives);
+        b.set_peer_receives(receives);
+        pass(&mut a, &mut b, room);
+        pass(&mut b, &mut a, room);
+        (a, b)
+    }
+
+    fn pass(from: &mut Credits, to: &mut Credits, room: u32) {
+        let limit = from.message_sent(room);
+        to.message_received().unwrap();
+        to.limit_received(limit).unwrap();
+        to.reposted();
+    }
+
+    #[test]
+    fn each_class_leaves_what_the_next_one_needs() {
+        let (mut a, mut b) = two(10, 100);
+        let mut sent = [0; 3];
+        for (count, class) in sent
+            .iter_mut()
+            .zip([Class::Data, Class::Completion, Class::Last])
+        {
+            while a.may_send(class) {
+                pass(&mut a, &mut b, 100);
+                *count += 1;
+            }
+        }
+        assert_eq!(sent, [10 - 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_full_inbox_gives_the_reserve_back_and_no_more() {
+        let (mut a, mut b) = two(64, 61);
+        while a.may_send(Class::Data) {
+            pass(&mut a, &mut b, 61);
+        }
+        assert!(
+            !b.must_return(0),
+            "there is no room, and the reserve is untouched"
+        );
+        pass(&mut a, &mut b, 61);
+        assert!(!b.must_return(0), "one credit is not worth a message");
+        pass(&mut a, &mut b, 61);
+        assert!(
+            b.must_return(0),
+            "the peer must be able to complete something"
+        );
+        pass(&mut b, &mut a, 0);
+        assert!(a.may_send(Class::Completion) && !a.may_send(Class::Data));
+        assert!(!b.must_return(4), "a quarter is owed at once, or nothing");
+        assert!(b.must_return(16));
+    }
+
+    #[test]
+    fn nothing_is_granted_that_is_not_posted() {
+        let (mut a, mut b) = two(8, 100);
+        for _ in 0..5 {
+            let limit = a.message_sent(100);
+            b.message_received().unwrap();
+            b.limit_received(limit).unwrap();
+        }
+        assert!(!b.must_return(100));
+        for _ in 0..5 {
+            b.reposted();
+        }
+        assert!(b.must_return(100));
+    }
+
+    #[test]
+    fn counters_wrap_around() {
+        let (mut a, mut b) = two(8, 100);
+        for credits in [&mut a, &mut b] {
+            for counter in [
+                &mut credits.sent,
+                &mut credits.limit,
+                &mut credits.received,
+                &mut credits.posted,
+                &mut credits.granted,
+            ] {
+                *counter = counter.wrapping_sub(5);
+            }
+        }
+        for _ in 0..20 {
+            assert!(a.may_send(Class::Data));
+            pass(&mut a, &mut b, 100);
+            pass(&mut b, &mut a, 100);
+        }
+        assert_eq!(b.outstanding(), 8);
+    }
+
+    #[test]
+    fn a_peer_that_takes_or_gives_too_much_is_found_out() {
+        let (mut a, mut b) = two(8, 100);
+        for _ in 0..b.outstanding() {
+            b.message_received().unwrap();
+        }
+        assert_eq!(b.message_received(), Err(ProtocolError::Credit));
+        let limit = a.limit;
+        assert_eq!(a.limit_received(limit + 9), Err(ProtocolError::CreditGrant));
+        assert_eq!(a.limit_received(limit - 1), Err(ProtocolError::CreditGrant));
+    }
+}
