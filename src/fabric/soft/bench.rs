@@ -86,7 +86,9 @@ impl Wire for RingEnd {
 
     #[inline]
     fn try_receive(&mut self) -> bool {
-        let ring = self.segment.ring(self.segment.side().other(), Lane::Messages);
+        let ring = self
+            .segment
+            .ring(self.segment.side().other(), Lane::Messages);
         let Ok(Some(record)) = self.inward.peek(ring) else {
             return false;
         };

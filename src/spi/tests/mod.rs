@@ -4,6 +4,7 @@ mod closing;
 mod connection;
 mod events;
 mod harness;
+mod memory;
 mod options;
 mod startup;
 mod transfer;
