@@ -120,7 +120,7 @@ fn attempt(
     to: SocketAddr,
     wishes: Wishes,
 ) -> Result<SanSocket, Failure> {
-    let socket = SanSocket::bound(provider, local).map_err(|error| {
+    let mut socket = SanSocket::bound(provider, local).map_err(|error| {
         Failure::Fallback(match error {
             BoundError::Socket(code) => Reason::SocketFailed(code),
             BoundError::Bind(code) => Reason::BindFailed(code),
@@ -131,29 +131,32 @@ fn attempt(
         set.map_err(|code| Failure::Fallback(Reason::OptionFailed(code)))?;
     }
     // req: WSD-17 the event is selected before the connect
-    let event = socket.event_select(abi::FD_CONNECT);
-    let event = event.map_err(|code| Failure::Fallback(Reason::EventFailed(code)))?;
-    if socket.connect(to).map_err(sort)? {
-        return Ok(socket);
+    let selected = socket.event_select(abi::FD_CONNECT);
+    selected.map_err(|code| Failure::Fallback(Reason::EventFailed(code)))?;
+    if !socket.connect(to).map_err(sort)? {
+        wait_for_outcome(&socket, san_deadline(wishes.deadline))?;
     }
-    let deadline = san_deadline(wishes.deadline);
+    socket.release_event();
+    Ok(socket)
+}
+
+/// Waits for FD_CONNECT and takes its code.
+fn wait_for_outcome(socket: &SanSocket, deadline: Option<Instant>) -> Result<(), Failure> {
+    let failed = |code| Failure::Fallback(Reason::EventFailed(code));
+    let event = socket.event().ok_or(failed(WsaError(abi::WSAEINVAL)))?;
     loop {
         match sys::wait(&mut [PollFd::readable(event.as_fd())], deadline) {
             Ok(0) => return Err(Failure::Fallback(Reason::ConnectTimedOut)),
             Ok(_) => {}
-            Err(_) => {
-                let code = WsaError(abi::WSASYSCALLFAILURE);
-                return Err(Failure::Fallback(Reason::EventFailed(code)));
-            }
+            Err(_) => return Err(failed(WsaError(abi::WSASYSCALLFAILURE))),
         }
-        let events = socket.enum_events();
-        let events = events.map_err(|code| Failure::Fallback(Reason::EventFailed(code)))?;
+        let events = socket.enum_events().map_err(failed)?;
         if events.lNetworkEvents & abi::FD_CONNECT == 0 {
             continue;
         }
         let slot = usize::try_from(abi::FD_CONNECT_BIT).unwrap_or_default();
         return match events.iErrorCode.get(slot).copied().unwrap_or_default() {
-            0 => Ok(socket),
+            0 => Ok(()),
             code => Err(sort(WsaError(code))),
         };
     }

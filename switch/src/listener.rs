@@ -256,7 +256,7 @@ impl Iterator for Incoming<'_> {
 
 /// The calls with which a provider begins to listen beside TCP.
 fn listen(provider: &Arc<Provider>, at: SocketAddr) -> Result<SanSocket, Reason> {
-    let socket = SanSocket::bound(provider, at).map_err(|error| match error {
+    let mut socket = SanSocket::bound(provider, at).map_err(|error| match error {
         BoundError::Socket(code) => Reason::SocketFailed(code),
         BoundError::Bind(code) => Reason::BindFailed(code),
     })?;

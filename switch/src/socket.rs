@@ -120,8 +120,8 @@ pub(crate) struct SanSocket {
     local: SocketAddr,
     peer: OnceLock<SocketAddr>,
     limits: OnceLock<Limits>,
-    /// What the provider signals. Kept until the socket is closed: the provider may use it as long.
-    event: OnceLock<Event>,
+    /// What the provider signals. Kept open as long as the provider may use it.
+    event: Option<Event>,
     /// Guards nothing but the lists; no lock is taken under it and no provider is called.
     registered: Mutex<Registered>,
     /// Set once, by whoever closes.
@@ -164,7 +164,7 @@ impl SanSocket {
             local,
             peer: OnceLock::new(),
             limits: OnceLock::new(),
-            event: OnceLock::new(),
+            event: None,
             registered: Mutex::default(),
             closed: AtomicBool::new(false),
             closing: Mutex::new(()),
@@ -192,27 +192,29 @@ impl SanSocket {
             .set_option(&self.raw, abi::WSD_SO_DEBUG, u32::from(on))
     }
 
-    /// Makes an event and has the provider signal it; once in the life of a socket.
-    pub(crate) fn event_select(&self, events: i32) -> Result<&Event, WsaError> {
-        let event = Event::new().map_err(|_| WsaError(abi::WSAENOBUFS))?;
-        if self.event.set(event).is_err() {
-            return Err(WsaError(abi::WSAEINVAL));
-        }
-        let event = self.event.get().ok_or(WsaError(abi::WSAEINVAL))?;
-        self.provider
-            .table()
-            .event_select(&self.raw, event, events)?;
-        Ok(event)
+    /// Has the provider signal an event; once in the life of a socket.
+    pub(crate) fn event_select(&mut self, events: i32) -> Result<(), WsaError> {
+        let event = Event::spare().map_err(|_| WsaError(abi::WSAENOBUFS))?;
+        let event = self.event.insert(event);
+        self.provider.table().event_select(&self.raw, event, events)
     }
 
     /// The event selected.
     pub(crate) fn event(&self) -> Option<&Event> {
-        self.event.get()
+        self.event.as_ref()
+    }
+
+    /// Lets go of the event when nothing more is expected of it, so that a connection does not
+    /// cost a descriptor.
+    pub(crate) fn release_event(&mut self) {
+        if let Some(event) = self.event.take() {
+            event.give_back();
+        }
     }
 
     /// What happened since the last call; resets the event.
     pub(crate) fn enum_events(&self) -> Result<WSANETWORKEVENTS, WsaError> {
-        let event = self.event.get().ok_or(WsaError(abi::WSAEINVAL))?;
+        let event = self.event().ok_or(WsaError(abi::WSAEINVAL))?;
         self.provider.table().enum_events(&self.raw, event)
     }
 

@@ -43,7 +43,28 @@ pub(crate) struct Event {
 /// so that a wrong one is answered and never written to.
 static EVENTS: Mutex<BTreeMap<RawFd, Arc<OwnedFd>>> = Mutex::new(BTreeMap::new());
 
+/// Events that were given back. They stay open for the next user: a provider that signals late
+/// only wakes somebody who looks and finds nothing, and never writes to another's descriptor.
+static SPARE: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+
 impl Event {
+    /// An event that was given back, or a new one; not signalled.
+    pub(crate) fn spare() -> io::Result<Event> {
+        let spare = SPARE.lock().pop();
+        match spare {
+            Some(event) => {
+                event.reset();
+                Ok(event)
+            }
+            None => Event::new(),
+        }
+    }
+
+    /// Keeps the event for the next user. Whoever knows its number may still signal it.
+    pub(crate) fn give_back(self) {
+        SPARE.lock().push(self);
+    }
+
     /// A new event, not signalled.
     pub(crate) fn new() -> io::Result<Event> {
         // SAFETY: takes no pointer.
@@ -605,6 +626,21 @@ mod tests {
         let number = event.number();
         drop(event);
         assert!(!set_event(number));
+    }
+
+    #[test]
+    fn an_event_that_was_given_back_stays_open_and_is_used_again_unsignalled() {
+        let event = Event::spare().unwrap();
+        let number = event.number();
+        event.set();
+        event.give_back();
+        assert!(set_event(number));
+        let again: Vec<Event> = (0..8).map(|_| Event::spare().unwrap()).collect();
+        let now = deadline_after(Duration::ZERO);
+        for event in &again {
+            let mut fds = [PollFd::readable(event.as_fd())];
+            assert_eq!(wait(&mut fds, now).unwrap(), 0);
+        }
     }
 
     #[test]
