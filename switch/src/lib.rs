@@ -49,3 +49,8 @@ pub use reason::{Reason, Transport};
 pub use stream::SanStream;
 pub use switch::{ProviderInfo, Switch, SwitchInfo};
 pub use table::{EntryPoint, StartupEx};
+
+/// The program of the README is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
