@@ -191,7 +191,10 @@ impl Wire for PostingEnd {
     }
 }
 
-fn connected_pair(ring_size: usize) -> Option<(SoftFabric, Arc<dyn Endpoint>, Arc<dyn Endpoint>)> {
+/// A fabric and both ends of a connection.
+type Pair = (SoftFabric, Arc<dyn Endpoint>, Arc<dyn Endpoint>);
+
+fn connected_pair(ring_size: usize) -> Option<Pair> {
     let fabric = SoftFabric::new(Options {
         ring_size,
         ..Options::default()
@@ -223,7 +226,10 @@ fn connected_pair(ring_size: usize) -> Option<(SoftFabric, Arc<dyn Endpoint>, Ar
     None
 }
 
-fn wires(layer: Layer, len: usize, ring_size: usize) -> Option<[Box<dyn Wire + Send>; 2]> {
+/// Both ends of what is measured.
+type Wires = [Box<dyn Wire + Send>; 2];
+
+fn wires(layer: Layer, len: usize, ring_size: usize) -> Option<Wires> {
     match layer {
         Layer::Ring => {
             let (ours, file) = Segment::create(ring_size).ok()?;

@@ -94,8 +94,8 @@ pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize, how: How) {
 #[cfg(target_arch = "x86_64")]
 mod kernels {
     use std::arch::x86_64::{
-        __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128,
-        _mm256_loadu_si256, _mm256_stream_si256, _mm512_loadu_si512, _mm512_stream_si512, _rdtsc,
+        __m128i, __m256i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128, _mm256_loadu_si256,
+        _mm256_stream_si256, _rdtsc,
     };
 
     pub(super) fn can_stream() -> bool {
@@ -117,21 +117,22 @@ mod kernels {
         // SAFETY: `head` is not more than `len`.
         unsafe { std::ptr::copy_nonoverlapping(from, to, head) };
         let lines = (len - head) / 64;
-        // SAFETY: both stay within `len` bytes.
-        let (to, from) = unsafe { (to.add(head), from.add(head)) };
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has AVX-512; `to` is aligned; `lines` lines are in both.
-            unsafe { lines_avx512(to, from, lines) };
-        } else if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: as above, with AVX2.
+        // SAFETY: stays within `len` bytes.
+        let to = unsafe { to.add(head) };
+        // SAFETY: as above.
+        let from = unsafe { from.add(head) };
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2; `to` is aligned; `lines` lines are in both.
             unsafe { lines_avx2(to, from, lines) };
         } else {
             // SAFETY: as above; SSE2 is part of x86-64.
             unsafe { lines_sse2(to, from, lines) };
         }
         let done = lines * 64;
-        // SAFETY: both stay within `len` bytes.
-        let (to, from) = unsafe { (to.add(done), from.add(done)) };
+        // SAFETY: stays within `len` bytes.
+        let to = unsafe { to.add(done) };
+        // SAFETY: as above.
+        let from = unsafe { from.add(done) };
         // SAFETY: the rest of the `len` bytes.
         unsafe { std::ptr::copy_nonoverlapping(from, to, len - head - done) };
         // Non-temporal stores are weakly ordered: they must be visible before the record is.
@@ -140,26 +141,14 @@ mod kernels {
     }
 
     /// # Safety
-    /// The caller promises AVX-512F, an aligned `to`, and `lines` lines on both sides.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn lines_avx512(to: *mut u8, from: *const u8, lines: usize) {
-        for line in 0..lines {
-            // SAFETY: within the lines that the caller promised.
-            let (to, from) = unsafe { (to.add(line * 64), from.add(line * 64)) };
-            // SAFETY: a line is readable.
-            let data = unsafe { _mm512_loadu_si512(from.cast::<__m512i>()) };
-            // SAFETY: a line is writable, and aligned.
-            unsafe { _mm512_stream_si512(to.cast::<__m512i>(), data) };
-        }
-    }
-
-    /// # Safety
-    /// As for `lines_avx512`, with AVX2.
+    /// The caller promises AVX2, an aligned `to`, and `lines` lines on both sides.
     #[target_feature(enable = "avx2")]
     unsafe fn lines_avx2(to: *mut u8, from: *const u8, lines: usize) {
         for half in 0..lines * 2 {
             // SAFETY: within the lines that the caller promised.
-            let (to, from) = unsafe { (to.add(half * 32), from.add(half * 32)) };
+            let to = unsafe { to.add(half * 32) };
+            // SAFETY: as above.
+            let from = unsafe { from.add(half * 32) };
             // SAFETY: half a line is readable.
             let data = unsafe { _mm256_loadu_si256(from.cast::<__m256i>()) };
             // SAFETY: half a line is writable, and aligned.
@@ -168,11 +157,13 @@ mod kernels {
     }
 
     /// # Safety
-    /// As for `lines_avx512`, with SSE2.
+    /// As for `lines_avx2`, with SSE2, which is part of x86-64.
     unsafe fn lines_sse2(to: *mut u8, from: *const u8, lines: usize) {
         for quarter in 0..lines * 4 {
             // SAFETY: within the lines that the caller promised.
-            let (to, from) = unsafe { (to.add(quarter * 16), from.add(quarter * 16)) };
+            let to = unsafe { to.add(quarter * 16) };
+            // SAFETY: as above.
+            let from = unsafe { from.add(quarter * 16) };
             // SAFETY: a quarter of a line is readable.
             let data = unsafe { _mm_loadu_si128(from.cast::<__m128i>()) };
             // SAFETY: a quarter of a line is writable, and aligned.
@@ -217,11 +208,9 @@ mod tests {
                 (0, 33, 130),
             ] {
                 let mut target = vec![0xEE; 10_000];
-                // SAFETY: both are within the vectors.
-                let (to_at, from_at) =
-                    unsafe { (target.as_mut_ptr().add(to), source.as_ptr().add(from)) };
-                // SAFETY: as above.
-                unsafe { copy(to_at, from_at, len, how) };
+                let place = target[to..to + len].as_mut_ptr();
+                // SAFETY: two slices of the same length.
+                unsafe { copy(place, source[from..from + len].as_ptr(), len, how) };
                 assert_eq!(target[to..to + len], source[from..from + len]);
                 assert!(
                     target[..to]

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::endpoint::SoftEndpoint;
 use super::handshake::{Listening, Newcomer};
+use super::process::Process;
 use super::window::DESCRIPTOR_LEN;
 use super::wire::Introduction;
 use super::{Options, Rdma, sys};
@@ -38,6 +39,7 @@ const FIRST: u64 = 16;
 pub(super) enum Watched {
     Listening(Arc<Listening>),
     Newcomer(Arc<Newcomer>),
+    Process(Weak<Process>),
     Endpoint(Weak<SoftEndpoint>),
 }
 
@@ -234,6 +236,11 @@ impl Core {
                     match object {
                         Some(Watched::Listening(listening)) => listening.ready(self),
                         Some(Watched::Newcomer(newcomer)) => newcomer.ready(self),
+                        Some(Watched::Process(process)) => {
+                            if let Some(process) = process.upgrade() {
+                                process.ready(self);
+                            }
+                        }
                         Some(Watched::Endpoint(endpoint)) => {
                             if let Some(endpoint) = endpoint.upgrade() {
                                 endpoint.socket_ready(ready.hung_up);
@@ -252,12 +259,12 @@ impl Core {
         *self.deadline.lock() = None;
         let now = Instant::now();
         let objects = self.select(|object| match object {
-            Watched::Listening(_) => None,
+            Watched::Listening(_) | Watched::Process(_) => None,
             other => Some(other.clone()),
         });
         for object in objects {
             let again = match object {
-                Watched::Listening(_) => None,
+                Watched::Listening(_) | Watched::Process(_) => None,
                 Watched::Newcomer(newcomer) => newcomer.tick(self, now),
                 Watched::Endpoint(endpoint) => {
                     endpoint.upgrade().and_then(|endpoint| endpoint.tick(now))

@@ -22,16 +22,16 @@ use parking_lot::Mutex;
 use super::core::{Core, Watched};
 use super::handshake::{Attempt, Step};
 use super::link::{Link, Sleeper, reason};
-use super::rdma::{Counts, Fault, Moved, Rdma, Transfer};
-use super::receiving::{Delivered, Failed, Receiving};
+use super::process::Process;
+use super::rdma::{Counts, Rdma};
+use super::receiving::Receiving;
 use super::region::Exposure;
-use super::ring::Broken;
-use super::sending::{Sending, Terms};
-use super::window::{DESCRIPTOR_LEN, Descriptor, fall_silent};
+use super::sending::Sending;
+use super::window::{DESCRIPTOR_LEN, fall_silent};
 use super::{shm, sys};
 use crate::fabric::{
-    Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, OpId,
-    Outcome, Piece, Post, PostError, Posted, Region, RegisterError, Token,
+    Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, Post,
+    PostError, Posted, Region, RegisterError, Token,
 };
 
 /// How long a transfer of the peer may still touch memory whose exposure ends.
@@ -40,13 +40,13 @@ const CONCEAL_PATIENCE: Duration = Duration::from_secs(1);
 const END_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The values of `SoftEndpoint::state`.
-mod state {
-    pub(super) const OPEN: u8 = 0;
+pub(super) mod state {
+    pub(in super::super) const OPEN: u8 = 0;
     /// The peer is gone; messages that it has sent are still delivered.
-    pub(super) const DRAINING: u8 = 1;
-    pub(super) const LOCAL: u8 = 2;
-    pub(super) const PEER: u8 = 3;
-    pub(super) const BROKEN: u8 = 4;
+    pub(in super::super) const DRAINING: u8 = 1;
+    pub(in super::super) const LOCAL: u8 = 2;
+    pub(in super::super) const PEER: u8 = 3;
+    pub(in super::super) const BROKEN: u8 = 4;
 }
 
 fn state_of(ending: Ending) -> u8 {
@@ -59,28 +59,28 @@ fn state_of(ending: Ending) -> u8 {
 
 #[derive(Debug)]
 pub(super) struct SoftEndpoint {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     token: Token,
     /// Its name in the table of watched objects.
     id: u64,
     /// What `readiness` returns.
     event: OwnedFd,
-    link: OnceLock<Link>,
-    state: AtomicU8,
+    pub(super) link: OnceLock<Link>,
+    pub(super) state: AtomicU8,
     /// Whether the sleepers of this side may be asleep.
-    waiter: AtomicBool,
-    progress: AtomicBool,
+    pub(super) waiter: AtomicBool,
+    pub(super) progress: AtomicBool,
     /// The peer's notices that have been dealt with.
-    seen: AtomicU32,
+    pub(super) seen: AtomicU32,
     /// Whether `sending` has something for `poll`.
-    send_work: AtomicBool,
+    pub(super) send_work: AtomicBool,
     /// The same for `rdma`.
-    rdma_work: AtomicBool,
-    counts: Counts,
+    pub(super) rdma_work: AtomicBool,
+    pub(super) counts: Counts,
     attempt: Mutex<Option<Attempt>>,
-    sending: Mutex<Sending>,
-    rdma: Mutex<Rdma>,
-    receiving: Mutex<Receiving>,
+    pub(super) sending: Mutex<Sending>,
+    pub(super) rdma: Mutex<Rdma>,
+    pub(super) receiving: Mutex<Receiving>,
 }
 
 impl SoftEndpoint {
@@ -176,6 +176,19 @@ impl SoftEndpoint {
         }
     }
 
+    /// The peer's process has ended, though somebody may still hold its end of the socket.
+    pub(super) fn process_ended(&self, process: &Arc<Process>) {
+        if let Some(link) = self.link.get()
+            && link
+                .process
+                .as_ref()
+                .is_some_and(|mine| Arc::ptr_eq(mine, process))
+        {
+            self.core.detach(link.socket.as_fd());
+            self.peer_gone(link);
+        }
+    }
+
     /// The fabric's timer went off; says when it should again.
     pub(super) fn tick(&self, now: Instant) -> Option<Instant> {
         self.advance(|attempt, endpoint| attempt.tick(&endpoint.core, &endpoint.event, now));
@@ -220,12 +233,12 @@ impl SoftEndpoint {
 
     // ---- the end -------------------------------------------------------------------------
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.state.load(Ordering::SeqCst) == state::OPEN
     }
 
     /// Why nothing more can be posted to a half that has not `state`.
-    fn closed_by(&self) -> PostError {
+    pub(super) fn closed_by(&self) -> PostError {
         match self.state.load(Ordering::SeqCst) {
             state::LOCAL => PostError::Ended(Ending::Local),
             state::BROKEN => PostError::Ended(Ending::Broken),
@@ -234,7 +247,7 @@ impl SoftEndpoint {
     }
 
     /// The peer disconnected or died: nothing can be sent any more, what it has sent is delivered.
-    fn peer_gone(&self, link: &Link) {
+    pub(super) fn peer_gone(&self, link: &Link) {
         // What it has answered counts.
         self.progress_rdma(link);
         self.drain(link);
@@ -260,13 +273,13 @@ impl SoftEndpoint {
     }
 
     /// A copy found the peer gone, before its socket told.
-    fn peer_lost(&self, link: &Link) {
+    pub(super) fn peer_lost(&self, link: &Link) {
         self.core.detach(link.socket.as_fd());
         self.drain(link);
     }
 
     /// Ends the endpoint, if nothing has ended it before. Called without any lock.
-    fn finish(&self, ending: Ending) {
+    pub(super) fn finish(&self, ending: Ending) {
         let to = state_of(ending);
         let moved = self
             .state
@@ -319,7 +332,7 @@ impl SoftEndpoint {
     // ---- waking --------------------------------------------------------------------------
 
     /// Wakes whoever sleeps on this side: there is something to poll.
-    fn wake_own(&self, link: &Link) {
+    pub(super) fn wake_own(&self, link: &Link) {
         if self.waiter.swap(false, Ordering::SeqCst) {
             link.disarm(Sleeper::Waiter);
             sys::signal(self.event.as_fd());
@@ -349,7 +362,7 @@ impl SoftEndpoint {
     }
 
     /// Whether `poll` would yield something or move something on.
-    fn has_something(&self, link: &Link) -> bool {
+    pub(super) fn has_something(&self, link: &Link) -> bool {
         if !matches!(
             self.state.load(Ordering::SeqCst),
             state::OPEN | state::DRAINING
@@ -372,259 +385,6 @@ impl SoftEndpoint {
         }
         let receiving = self.receiving.lock();
         receiving.has_completions() || receiving.could_deliver(link)
-    }
-
-    // ---- moving --------------------------------------------------------------------------
-
-    #[inline]
-    fn post_send(&self, link: &Link, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
-        let limits = self.core.limits();
-        let terms = Terms {
-            max_message: limits.max_message,
-            depth: limits.send_depth,
-            after: self.counts.posted.load(Ordering::SeqCst),
-            ended: self.counts.ended.load(Ordering::SeqCst),
-        };
-        let posted = {
-            let mut sending = self.sending.lock();
-            if !self.is_open() {
-                return Err(self.closed_by());
-            }
-            let posted = sending.post(link, op, pieces, terms);
-            if posted == Ok(Ok(Posted::Pending)) {
-                self.send_work.store(true, Ordering::Relaxed);
-            }
-            posted
-        };
-        match posted {
-            Ok(Ok(Posted::Done(len))) => {
-                link.wake(reason::MESSAGE);
-                Ok(Posted::Done(len))
-            }
-            Ok(Ok(Posted::Pending)) => {
-                self.wait_for_space(link, reason::SPACE);
-                Ok(Posted::Pending)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(Broken) => {
-                self.finish(Ending::Broken);
-                Err(PostError::Ended(Ending::Broken))
-            }
-        }
-    }
-
-    /// An operation has to wait: sleepers of this side want to know of space from now on.
-    #[cold]
-    fn wait_for_space(&self, link: &Link, reason: u32) {
-        let mut asleep = false;
-        for (flag, sleeper) in [
-            (&self.waiter, Sleeper::Waiter),
-            (&self.progress, Sleeper::Progress),
-        ] {
-            if flag.load(Ordering::SeqCst) {
-                link.arm(sleeper, reason);
-                asleep = true;
-            }
-        }
-        // There may be space by now, of which nobody was told.
-        if asleep && self.has_something(link) {
-            self.wake_own(link);
-        }
-    }
-
-    /// Moves waiting sends on.
-    fn pump(&self, link: &Link) {
-        let moved = {
-            let mut sending = self.sending.lock();
-            let ended = self.counts.ended.load(Ordering::SeqCst);
-            let moved = if self.is_open() {
-                sending.pump(link, ended)
-            } else {
-                Ok(false)
-            };
-            self.send_work.store(sending.has_work(), Ordering::Relaxed);
-            moved
-        };
-        match moved {
-            Ok(true) => link.wake(reason::MESSAGE),
-            Ok(false) => {}
-            Err(Broken) => self.finish(Ending::Broken),
-        }
-    }
-
-    /// Starts a read or write of the peer's memory.
-    fn post_transfer(
-        &self,
-        link: &Link,
-        op: OpId,
-        read: bool,
-        pieces: &[Piece],
-        remote: &[u8],
-        offset: u64,
-    ) -> Result<Posted, PostError> {
-        let limits = self.core.limits();
-        let remote = Descriptor::parse(remote).ok_or(PostError::BadDescriptor)?;
-        let mut moved = Moved::default();
-        let (success, outcome) = {
-            let mut rdma = self.rdma.lock();
-            if !self.is_open() {
-                return Err(self.closed_by());
-            }
-            if rdma.transfers.len() >= limits.send_depth {
-                return Err(PostError::Full);
-            }
-            let access = if read { Access::WRITE } else { Access::READ };
-            let (spans, len) = rdma.table.resolve(pieces, access)?;
-            if len > limits.max_rdma {
-                return Err(PostError::TooLarge);
-            }
-            rdma.begin(
-                &self.counts,
-                Transfer {
-                    op,
-                    read,
-                    spans,
-                    len,
-                    remote,
-                    offset,
-                    asked: 0,
-                    all_asked: false,
-                    moved: 0,
-                },
-            );
-            let outcome = rdma.advance(link, &self.counts, &mut moved);
-            if outcome == Err(Fault::Denied) {
-                rdma.deny_first(&self.counts);
-            }
-            let success = rdma.take_success(op);
-            self.rdma_work.store(rdma.has_work(), Ordering::Relaxed);
-            (success, outcome)
-        };
-        self.rdma_moved(link, outcome, moved);
-        match success {
-            Some(len) => Ok(Posted::Done(len)),
-            None => {
-                self.wait_for_space(link, reason::SERVICE_SPACE);
-                Ok(Posted::Pending)
-            }
-        }
-    }
-
-    /// Serves the peer and moves the transfers on.
-    fn progress_rdma(&self, link: &Link) {
-        let mut armed = false;
-        loop {
-            let mut moved = Moved::default();
-            let (outcome, waits) = {
-                let mut rdma = self.rdma.lock();
-                if !self.is_open() {
-                    return;
-                }
-                let mut outcome = rdma.serve(link, &self.counts, &mut moved);
-                if outcome.is_ok() {
-                    outcome = rdma.advance(link, &self.counts, &mut moved);
-                }
-                if outcome == Err(Fault::Denied) {
-                    rdma.deny_first(&self.counts);
-                }
-                self.rdma_work.store(rdma.has_work(), Ordering::Relaxed);
-                (outcome, rdma.service.has_answers())
-            };
-            self.rdma_moved(link, outcome, moved);
-            if !waits || armed {
-                return;
-            }
-            // Answers wait for room: the progress thread goes on when there is some, and there
-            // may be some already.
-            link.arm(Sleeper::Service, reason::SERVICE_SPACE);
-            armed = true;
-        }
-    }
-
-    /// Lets the peer and the sends behind the transfers know what happened.
-    fn rdma_moved(&self, link: &Link, outcome: Result<(), Fault>, moved: Moved) {
-        if moved.wake & (reason::REQUEST | reason::ANSWER) != 0 {
-            shm::note(&link.segment.own().notices);
-        }
-        if moved.wake != 0 {
-            link.wake(moved.wake);
-        }
-        match outcome {
-            Ok(()) => {}
-            Err(Fault::Denied | Fault::PeerDenied | Fault::Broken) => self.finish(Ending::Broken),
-            Err(Fault::PeerGone) => self.peer_lost(link),
-        }
-        if moved.ended && self.send_work.load(Ordering::Relaxed) {
-            self.pump(link);
-        }
-    }
-
-    fn post_receive(&self, link: &Link, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
-        let mut receiving = self.receiving.lock();
-        if !matches!(
-            self.state.load(Ordering::SeqCst),
-            state::OPEN | state::DRAINING
-        ) {
-            return Err(self.closed_by());
-        }
-        let idle = receiving.is_idle();
-        let posted = receiving.post(op, pieces, self.core.limits().receive_depth)?;
-        if !idle {
-            return Ok(posted);
-        }
-        let delivered = receiving.deliver(link);
-        let only = receiving.take_only(op);
-        drop(receiving);
-        self.delivered(link, delivered);
-        Ok(match only {
-            Some(Outcome::Done(len)) => Posted::Done(len),
-            Some(outcome) => {
-                // It ended in a way that `Posted` cannot say.
-                self.receiving.lock().put_back(Completion { op, outcome });
-                self.wake_own(link);
-                Posted::Pending
-            }
-            None => posted,
-        })
-    }
-
-    /// Fills receives with what is there.
-    fn deliver(&self, link: &Link) {
-        let delivered = self.receiving.lock().deliver(link);
-        self.delivered(link, delivered);
-    }
-
-    #[inline]
-    fn delivered(&self, link: &Link, delivered: Result<Delivered, Failed>) {
-        match delivered {
-            Ok(delivered) => {
-                if delivered.told {
-                    link.wake(reason::SPACE);
-                }
-                if delivered.empty && self.state.load(Ordering::Relaxed) == state::DRAINING {
-                    self.finish(Ending::Peer);
-                }
-            }
-            Err(Failed) => self.finish(Ending::Broken),
-        }
-    }
-
-    /// Deals with the peer's notices.
-    #[cold]
-    fn notice(&self, link: &Link, changes: u32) {
-        self.seen.store(changes, Ordering::Relaxed);
-        self.progress_rdma(link);
-        if link.segment.peer().notices.closed.load(Ordering::SeqCst) != 0 {
-            self.peer_gone(link);
-        }
-    }
-
-    /// What is left to report of an endpoint that has ended.
-    #[cold]
-    fn take_rest(&self, completions: &mut Vec<Completion>) {
-        self.sending.lock().take_completions(completions);
-        self.rdma.lock().take_completions(completions);
-        self.receiving.lock().take_completions(completions);
     }
 }
 
@@ -792,7 +552,8 @@ impl Endpoint for SoftEndpoint {
     }
 
     fn disconnect(&self) {
-        if let Some(mut attempt) = self.attempt.lock().take() {
+        let attempt = self.attempt.lock().take();
+        if let Some(mut attempt) = attempt {
             attempt.abandon(&self.core, self.id);
         }
         self.finish(Ending::Local);

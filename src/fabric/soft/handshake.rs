@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::core::{Core, Watched};
 use super::endpoint::SoftEndpoint;
 use super::link::Link;
+use super::process::Process;
 use super::shm::Segment;
 use super::wire::{self, Introduction, Message};
 use super::{Rdma, directory, region, sys};
@@ -308,6 +309,7 @@ impl Request for SoftRequest {
             socket,
             peer_event,
             pid: direct.unwrap_or(self.pid),
+            process: Process::of_peer(&core, self.pid),
             direct: AtomicBool::new(direct.is_some()),
             own_nonce: acceptor_nonce,
             peer_nonce: connector_nonce,
@@ -465,7 +467,7 @@ impl Attempt {
     }
 
     /// Takes the listener's answer.
-    pub(super) fn ready(&mut self, core: &Core) -> Step {
+    pub(super) fn ready(&mut self, core: &Arc<Core>) -> Step {
         let Some(socket) = &self.socket else {
             return Step::Wait(self.deadline);
         };
@@ -497,13 +499,14 @@ impl Attempt {
                     return Step::Failed(ConnectError::NotServed);
                 };
                 match self.join(core, &who, ring_size, &file, &peer_event) {
-                    Ok((segment, pid, direct)) => match self.socket.take() {
+                    Ok((segment, peer)) => match self.socket.take() {
                         Some(socket) => Step::Connected(Box::new(Link {
                             segment,
                             socket,
                             peer_event,
-                            pid,
-                            direct: AtomicBool::new(direct),
+                            pid: peer.pid,
+                            process: Process::of_peer(core, peer.known),
+                            direct: AtomicBool::new(peer.direct),
                             own_nonce: connector_nonce,
                             peer_nonce: acceptor_nonce,
                         })),
@@ -524,7 +527,7 @@ impl Attempt {
         ring_size: u64,
         file: &OwnedFd,
         peer_event: &OwnedFd,
-    ) -> Result<(Segment, i32, bool), ConnectError> {
+    ) -> Result<(Segment, PeerProcess), ConnectError> {
         let size = usize::try_from(ring_size).map_err(|_| ConnectError::NotServed)?;
         if core.options.max_message.saturating_mul(2) > size || !sys::is_event(peer_event.as_fd()) {
             return Err(ConnectError::NotServed);
@@ -539,10 +542,23 @@ impl Attempt {
             .as_ref()
             .and_then(|socket| sys::peer(socket.as_fd()).ok());
         let said = i32::try_from(who.pid).unwrap_or(0);
-        let candidates = [kernel.map_or(0, |peer| peer.pid), said];
-        let direct = may_go_direct(core, who, &candidates).ok_or(ConnectError::NotServed)?;
-        Ok((segment, direct.unwrap_or(said), direct.is_some()))
+        let kernel = kernel.map_or(0, |peer| peer.pid);
+        let direct = may_go_direct(core, who, &[kernel, said]).ok_or(ConnectError::NotServed)?;
+        let process = PeerProcess {
+            pid: direct.unwrap_or(said),
+            direct: direct.is_some(),
+            known: direct.unwrap_or(if kernel == said { said } else { 0 }),
+        };
+        Ok((segment, process))
     }
+}
+
+/// The process behind a listener.
+struct PeerProcess {
+    pid: i32,
+    direct: bool,
+    /// Its number as far as it is certain, or 0.
+    known: i32,
 }
 
 fn find(name: &str) -> Found {

@@ -10,8 +10,10 @@
 //! them sees the other. Who clears a field owes the signal.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::process::Process;
 use super::shm::{Lane, Ring, Segment};
 use super::sys;
 
@@ -65,6 +67,8 @@ pub(super) struct Link {
     pub(super) peer_event: OwnedFd,
     /// The peer's process, as this process may name it.
     pub(super) pid: i32,
+    /// The same, watched for its end.
+    pub(super) process: Option<Arc<Process>>,
     /// Whether this side reaches the peer's memory by itself.
     pub(super) direct: AtomicBool,
     /// Names this side's exposures in descriptors.
@@ -123,6 +127,15 @@ impl Link {
     pub(super) fn nudge(&self) {
         // A full socket buffer holds enough nudges; a closed one has nobody to nudge.
         drop(sys::send_message(self.socket.as_fd(), &[1], &[]));
+    }
+
+    /// Whether the peer has gone, asked of the kernel.
+    pub(super) fn is_peer_gone(&self) -> bool {
+        sys::is_hung_up(self.socket.as_fd())
+            || self
+                .process
+                .as_ref()
+                .is_some_and(|process| process.has_ended())
     }
 
     #[inline]

@@ -6,11 +6,13 @@
 //! | `directory` | names, local addresses, the question whether TCP would find a listener |
 //! | `wire`, `handshake` | the rendezvous over an abstract Unix socket |
 //! | `core` | what the endpoints of a fabric share: the epoll set, the events, the timer |
-//! | `endpoint` | one connection: state, posting, polling, arming, the end |
+//! | `endpoint` | one connection: state, arming, the end |
+//! | `moving` | what an endpoint does with operations |
 //! | `sending`, `receiving` | the two halves of messaging |
 //! | `rdma`, `rdma_direct`, `rdma_pipelined` | reads and writes of remote memory, and their two ways |
 //! | `window` | exposed memory and the descriptors that name it |
 //! | `link` | the connected state and the wake-ups |
+//! | `process` | the processes of peers, watched for their end |
 //! | `ring`, `shm`, `copy` | the rings, the shared segment, the copy kernels |
 //! | `region` | registered memory and every access to it |
 //! | `sys` | system calls |
@@ -22,6 +24,7 @@
 //! and `ring` for what it cannot do.
 
 #[cfg(feature = "testing")]
+#[allow(unreachable_pub, reason = "the root of the crate shows it")]
 pub mod bench;
 #[allow(unsafe_code)]
 mod copy;
@@ -30,7 +33,9 @@ mod directory;
 mod endpoint;
 mod handshake;
 mod link;
+mod moving;
 mod options;
+mod process;
 mod rdma;
 mod rdma_direct;
 mod rdma_pipelined;

@@ -4,12 +4,10 @@
 //! connect reach the whole address space, so the checks against the peer's windows keep errors
 //! away, not a hostile program. `rdma_pipelined` gives the stronger one.
 
-use std::os::fd::AsFd;
-
 use super::link::Link;
 use super::rdma::{Counts, Fault, Moved, Rdma};
+use super::region;
 use super::window::touch;
-use super::{region, sys};
 
 /// Most bytes of one call to the kernel; between two calls the window may be closed.
 const PIECE: usize = 256 << 10;
@@ -28,7 +26,7 @@ impl Rdma {
             return Ok(());
         }
         // The number of a process that is gone may soon name another one.
-        if sys::is_hung_up(link.socket.as_fd()) {
+        if link.is_peer_gone() {
             return Err(Fault::PeerGone);
         }
         let mut left = VISIT;

@@ -232,6 +232,13 @@ impl Epoll {
     }
 }
 
+/// A descriptor of a process that becomes readable when the process ends.
+pub(super) fn process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let rc = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    own(c_int::try_from(rc).map_err(|_| io::ErrorKind::Other)?)
+}
+
 // ---- Unix sockets ------------------------------------------------------------------------
 
 /// The family as it stands in an address.
@@ -342,6 +349,18 @@ pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     // SAFETY: one valid entry; does not wait.
     let rc = unsafe { libc::poll(&raw mut query, 1, 0) };
     rc > 0 && query.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+}
+
+/// Whether `fd` is readable now.
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut query = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one valid entry; does not wait.
+    let rc = unsafe { libc::poll(&raw mut query, 1, 0) };
+    rc > 0 && query.revents & libc::POLLIN != 0
 }
 
 pub(super) fn shut_down(socket: BorrowedFd<'_>) {

@@ -6,14 +6,12 @@
 //! is never used twice, and 0, the generation of a closed window, is in no descriptor.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::region::{Exposure, Reach};
 use super::shm::{WINDOWS, WindowSlot};
-use super::sys;
 use crate::fabric::{Access, DeregisterError, Key};
 
 /// Length of a descriptor of exposed memory.
@@ -250,7 +248,7 @@ pub(super) fn fall_silent(link: &Link, slot: u32, patience: Duration) -> bool {
     let mut rounds = 0u32;
     while !silent() {
         // The kernel has ended all copies of a process that is gone.
-        if sys::is_hung_up(link.socket.as_fd()) {
+        if link.is_peer_gone() {
             return true;
         }
         if Instant::now() >= limit {

@@ -1,5 +1,9 @@
 //! Tests of the whole fabric, between endpoints of this process and of a child.
 
+mod hostile;
 mod messages;
+mod model;
+mod processes;
 mod rdma;
 mod rig;
+mod sleep;

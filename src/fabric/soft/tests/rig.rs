@@ -37,11 +37,23 @@ pub(super) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// An address of which nobody else in this test run knows.
+/// Sleeps on the endpoint's descriptor; `false` if that took too long.
+#[allow(unsafe_code)]
+pub(super) fn sleep_until_readable(endpoint: &dyn Endpoint) -> bool {
+    let mut query = libc::pollfd {
+        fd: std::os::fd::AsRawFd::as_raw_fd(&endpoint.readiness()),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let limit = i32::try_from(PATIENCE.as_millis()).unwrap();
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut query, 1, limit) == 1 }
+}
+
+/// An address where nobody has listened for a while.
 pub(super) fn free_address(ip: &str) -> SocketAddr {
     let ip: IpAddr = ip.parse().unwrap();
     let holder = std::net::TcpListener::bind(SocketAddr::new(ip, 0)).unwrap();
-    // The port is free again at once, and the kernel does not give it out again soon.
     holder.local_addr().unwrap()
 }
 
