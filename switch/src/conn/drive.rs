@@ -657,7 +657,8 @@ impl State {
     pub(super) fn fetch(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
         let mut changed = false;
         let stopped = loop {
-            if target.is_full() {
+            // As with TCP, a read stops at the mark, and the next one goes on from there.
+            if target.is_full() || (target.filled > 0 && self.session.at_mark()) {
                 break Fetched::Enough;
             }
             if !self.urgent.is_empty()

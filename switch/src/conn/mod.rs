@@ -21,6 +21,8 @@ mod read;
 mod readiness;
 mod service;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod tune;
 mod urgent;
