@@ -293,6 +293,22 @@ impl State {
         new
     }
 
+    /// Frees the buffers of sends that are over. Providers mostly have them over at once, but say so
+    /// only when asked.
+    #[inline]
+    pub(super) fn reap(&mut self, socket: &SanSocket) {
+        if self.closed || !self.pool.is_sending() {
+            return;
+        }
+        let was_short = self.pool.is_exhausted();
+        for _ in 0..self.pool.reap(socket) {
+            self.session.handle_sent();
+        }
+        if was_short {
+            self.drain(socket, None);
+        }
+    }
+
     #[inline]
     fn take_message(&mut self, socket: &SanSocket, len: usize, target: Option<&mut Target<'_>>) {
         let now = self.clock.coarse();

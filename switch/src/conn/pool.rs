@@ -166,6 +166,10 @@ impl Pool {
         !self.sending.is_empty()
     }
 
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// Frees the buffers whose sends have completed; returns how many.
     // req: SEED-13 the result is obtained, never assumed
     pub(super) fn reap(&mut self, socket: &SanSocket) -> usize {

@@ -545,7 +545,13 @@ fn a_connection_to_a_silent_peer_times_out() {
 fn figures() {
     for mode in [Mode::Auto, Mode::Write] {
         let options = StreamOptions::new().mode(mode);
+        let only = std::env::var("LEN")
+            .ok()
+            .and_then(|len| len.parse::<usize>().ok());
         for len in [8, 64, 4096, 65536, 1 << 20] {
+            if only.is_some_and(|only| only != len) {
+                continue;
+            }
             let (one, two) = pair_with(&options, &options);
             let mut room = vec![0; len];
             let bytes = vec![1; len];
@@ -558,7 +564,10 @@ fn figures() {
                     done += two.read(&mut room[done..]).unwrap();
                 }
             }
-            println!("{mode:?} {len:>8} bytes: write and read by one thread {:?}", start.elapsed() / rounds);
+            println!(
+                "{mode:?} {len:>8} bytes: write and read by one thread {:?}",
+                start.elapsed() / rounds
+            );
             if std::env::var_os("ONE_THREAD").is_some() {
                 continue;
             }
@@ -586,7 +595,11 @@ fn figures() {
             let half = start.elapsed() / rounds / 2;
             echo.join().unwrap();
             let (one, two) = pair_with(&options, &options);
-            let total: usize = if len > 10_000 { 4 << 30 } else { len * 2_000_000 };
+            let total: usize = if len > 10_000 {
+                4 << 30
+            } else {
+                len * 2_000_000
+            };
             let reader = thread::spawn(move || {
                 let mut room = vec![0; len.max(65536)];
                 let mut done = 0;
@@ -602,9 +615,21 @@ fn figures() {
             }
             let stats = reader.join().unwrap();
             let rate = total as f64 / start.elapsed().as_secs_f64() / 1e9;
-            println!("{mode:?} {len:>8} bytes: half round trip {half:?}, {rate:.2} GB/s, {:.1}M msg/s", rate * 1e3 / len as f64);
+            println!(
+                "{mode:?} {len:>8} bytes: half round trip {half:?}, {rate:.2} GB/s, {:.1}M msg/s",
+                rate * 1e3 / len as f64
+            );
             let sender = one.stats();
-            println!("   sender stalls {} sleeps {} msgs {}; receiver sleeps {} spins {} reads {} credit msgs {}", sender.stalls, sender.sleeps, sender.messages_sent, stats.sleeps, stats.spins, stats.rdma_reads, stats.credit_messages_sent);
+            println!(
+                "   sender stalls {} sleeps {} msgs {}; receiver sleeps {} spins {} reads {} credit msgs {}",
+                sender.stalls,
+                sender.sleeps,
+                sender.messages_sent,
+                stats.sleeps,
+                stats.spins,
+                stats.rdma_reads,
+                stats.credit_messages_sent
+            );
         }
     }
 }

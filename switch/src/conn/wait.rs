@@ -397,6 +397,7 @@ impl Connection {
     /// The end of a call.
     #[inline]
     pub(super) fn leave(&self, mut state: MutexGuard<'_, State>) {
+        state.reap(&self.socket);
         self.settle(&mut state, None);
         let wanted = state.needs_service() && !self.adopted.load(Ordering::Relaxed);
         drop(state);
