@@ -46,10 +46,10 @@ fn wait_for(socket: &SanSocket, bit: i32) {
 
 fn sockets() -> (SanSocket, SanSocket) {
     let (at, from) = (free_address(), free_address());
-    let listener = SanSocket::bound(&provider(), at).unwrap();
+    let mut listener = SanSocket::bound(&provider(), at).unwrap();
     listener.listen(4).unwrap();
     listener.event_select(abi::FD_ACCEPT).unwrap();
-    let connecting = SanSocket::bound(&provider(), from).unwrap();
+    let mut connecting = SanSocket::bound(&provider(), from).unwrap();
     connecting.event_select(abi::FD_CONNECT).unwrap();
     let at_once = connecting.connect(at).unwrap();
     wait_for(&listener, abi::FD_ACCEPT);
