@@ -59,8 +59,6 @@ const char *__asan_default_options(void)
 
 void case_begin(const char *name)
 {
-    const char *limit = getenv("WSD_TEST_WATCHDOG");
-    unsigned seconds = limit ? (unsigned)strtoul(limit, NULL, 10) : 0;
     void *frame;
 
     case_name = name;
@@ -76,7 +74,14 @@ void case_begin(const char *name)
     signal(SIGILL, on_crash);
 #endif
     signal(SIGABRT, on_crash);
-    alarm(seconds ? seconds : 50);
+    case_limit(50);
+}
+
+void case_limit(unsigned seconds)
+{
+    const char *limit = getenv("WSD_TEST_WATCHDOG");
+
+    alarm(limit != NULL ? (unsigned)strtoul(limit, NULL, 10) : seconds);
 }
 
 void phase(const char *format, ...)

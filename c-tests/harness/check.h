@@ -23,6 +23,9 @@ extern "C" {
 /* First call of every main: line-buffered output, watchdog, crash report. */
 void case_begin(const char *name);
 
+/* More time for the whole case than the usual 50 s; fits the TIMEOUT of its registration. */
+void case_limit(unsigned seconds);
+
 /* What the case is doing now; printed by the watchdog and the crash report. */
 void phase(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

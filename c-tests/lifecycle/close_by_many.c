@@ -4,6 +4,7 @@
  * req: WSD-11
  */
 #include <pthread.h>
+#include <sched.h>
 
 #include "pair.h"
 
@@ -19,7 +20,7 @@ static void *closer(void *unused)
 
     (void)unused;
     while (__atomic_load_n(&go, __ATOMIC_ACQUIRE) == 0)
-        ;
+        sched_yield();
     code = san_close(pair.a.s);
     CHECK_WSA_IN(code, 0, WSAENOTSOCK);
     if (code == 0)
@@ -33,7 +34,7 @@ static void *user(void *argument)
     int code;
 
     while (__atomic_load_n(&go, __ATOMIC_ACQUIRE) == 0)
-        ;
+        sched_yield();
     op_init(op, NOTIFY);
     code = san_recv_bytes(pair.a.s, in.base, LENGTH, op);
     CHECK_WSA_IN(code, WSA_IO_PENDING, WSAENOTSOCK, WSA_OPERATION_ABORTED, WSAECONNRESET,

@@ -18,7 +18,8 @@ static void talk(struct endpoint *self, bool first)
 {
     struct area in = area_open(self->s, LENGTH, MEM_WRITE);
     struct area out = area_open(self->s, LENGTH, MEM_READ);
-    struct op recv, send;
+    static struct op recv; /* stays pending until the socket is closed */
+    struct op send;
 
     op_init(&recv, POLL);
     CHECK_POSTED(san_recv_bytes(self->s, in.base, LENGTH, &recv));

@@ -6,6 +6,7 @@
  * req: WSD-14
  */
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 #include "pair.h"
@@ -78,9 +79,11 @@ int main(void)
         double begun = now_seconds();
 
         phase("round %u", round);
-        while (__atomic_load_n(&offered, __ATOMIC_ACQUIRE) < round)
+        while (__atomic_load_n(&offered, __ATOMIC_ACQUIRE) < round) {
+            sched_yield();
             if (now_seconds() - begun > WAIT_SECONDS)
                 fail("the owner does not go on");
+        }
         op_init(&read, round % 3 ? POLL : NOTIFY);
         CHECK_POSTED(san_rdma_read(pair.a.s, &piece, 1, offer.descriptor, offer.descriptor_length,
                                    OFFSET, &read));

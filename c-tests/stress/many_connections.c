@@ -15,6 +15,7 @@ int main(void)
     struct pair *pairs;
 
     case_begin("many_connections");
+    case_limit(110);
     raise_descriptor_limit();
     provider_start();
     pairs = calloc(PAIRS, sizeof *pairs);
