@@ -16,6 +16,7 @@ static void child(const char *role)
     struct endpoint self;
     union address address;
     struct area out;
+    char go;
     int begun;
 
     parent_hear(&address, sizeof address);
@@ -23,6 +24,7 @@ static void child(const char *role)
     begun = endpoint_connect(&self, &address);
     CHECK_OK(endpoint_connected(&self, begun));
     out = area_open(self.s, MESSAGES * LENGTH, MEM_READ);
+    parent_hear(&go, 1); /* the receives are posted */
     for (uint32_t i = 0; i < MESSAGES; i++) {
         struct op send;
 
@@ -45,6 +47,7 @@ int main(int argc, char **argv)
     static const char *const roles[] = {"exit", "_exit", "cleanup"};
     const char *role = child_role(argc, argv);
     struct endpoint listener, self;
+    const char go = 1;
 
     case_begin(role != NULL ? "exit_without_cleanup (child)" : "exit_without_cleanup");
     provider_start();
@@ -68,6 +71,7 @@ int main(int argc, char **argv)
             op_init(&recvs[k], k % 2 ? POLL : NOTIFY);
             CHECK_POSTED(san_recv_bytes(self.s, in.base + k * LENGTH, LENGTH, &recvs[k]));
         }
+        child_tell(&other, &go, 1);
         for (int k = 0; k < MESSAGES; k++) {
             CHECK_OK(op_wait(self.s, &recvs[k]));
             pattern_check(in.base + k * LENGTH, LENGTH, (uint32_t)k, "a message");
