@@ -41,7 +41,7 @@ pub(crate) use socket::{Family, Socket, TABLE};
 
 pub(crate) use crate::fabric::{Access, Region};
 
-use crate::fabric::{Caps, Event, Fabric, soft};
+use crate::fabric::{self, Caps, Event, Fabric, soft};
 use config::{Config, FabricChoice, RdmaChoice};
 use progress::{Progress, Work};
 
@@ -82,8 +82,8 @@ fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
                 ring_size: config.ring_size.unwrap_or(defaults.ring_size),
                 ..defaults
             });
-            match fabric {
-                Ok(fabric) => Ok(Arc::new(fabric)),
+            match fabric.and_then(|fabric| fabric::with_faults(Arc::new(fabric))) {
+                Ok(fabric) => Ok(fabric),
                 Err(error) => Err(StartError::FabricAbsent {
                     name: "soft",
                     reason: error.to_string(),

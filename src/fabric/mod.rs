@@ -14,14 +14,24 @@
 //!   send posted after a read does not reach the peer before the read has taken its data.
 //! * Nothing but the completed operations of a dead endpoint changes memory after it died.
 
-// Until the engine that uses it stands above it.
+#[cfg(any(test, feature = "testing"))]
+// What is driven by a handle is used by tests only.
 #[cfg_attr(not(test), allow(dead_code))]
+pub(crate) mod fault;
 pub(crate) mod soft;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+/// The fabric as it is, or in a build for tests the fabric that fails as `WSD_FAULT` says.
+pub(crate) fn with_faults(fabric: Arc<dyn Fabric>) -> std::io::Result<Arc<dyn Fabric>> {
+    #[cfg(feature = "testing")]
+    return fault::from_environment(fabric);
+    #[cfg(not(feature = "testing"))]
+    Ok(fabric)
+}
 
 /// Names an engine object (socket or listener) in events. Chosen by the engine, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -205,6 +215,7 @@ pub(crate) enum ConnectError {
     Refused,
     /// The destination does not exist, for TCP neither.
     #[error("the destination cannot be reached")]
+    #[allow(dead_code)] // what is served by the embedded SAN is always there
     Unreachable,
     /// This fabric cannot serve the destination, or cannot tell; TCP may well succeed.
     #[error("the destination is not served by this fabric")]

@@ -47,7 +47,7 @@ mod sending;
 #[allow(unsafe_code)]
 mod shm;
 #[allow(unsafe_code)]
-mod sys;
+pub(super) mod sys;
 #[cfg(test)]
 mod tests;
 mod window;

@@ -38,6 +38,7 @@ impl Options {
 
     /// The options with the values of `WSD_RDMA`, `WSD_RDMA_READ`, `WSD_RING_SIZE` and
     /// `WSD_RDMA_THRESHOLD` as `lookup` finds them; what cannot be understood is left alone.
+    #[cfg(test)]
     pub(crate) fn with_environment(mut self, lookup: impl Fn(&str) -> Option<String>) -> Self {
         match lookup("WSD_RDMA").as_deref() {
             Some("auto") => self.rdma = Rdma::Auto,

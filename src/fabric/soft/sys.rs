@@ -99,20 +99,20 @@ pub(super) fn sealed_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
 
 // ---- eventfd, timerfd, epoll -------------------------------------------------------------
 
-pub(super) fn event() -> io::Result<OwnedFd> {
+pub(in crate::fabric) fn event() -> io::Result<OwnedFd> {
     // SAFETY: plain numbers.
     own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
 }
 
 /// Makes an eventfd readable. A full counter is readable already, so failure needs no answer.
-pub(super) fn signal(event: BorrowedFd<'_>) {
+pub(in crate::fabric) fn signal(event: BorrowedFd<'_>) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: `one` is eight readable bytes.
     let _ = unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
 /// Clears an eventfd or timerfd.
-pub(super) fn drain(event: BorrowedFd<'_>) {
+pub(in crate::fabric) fn drain(event: BorrowedFd<'_>) {
     let mut count = [0u8; 8];
     // SAFETY: `count` is eight writable bytes.
     let _ = unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
@@ -169,21 +169,21 @@ pub(super) struct Ready {
 }
 
 #[derive(Debug)]
-pub(super) struct Epoll(OwnedFd);
+pub(in crate::fabric) struct Epoll(OwnedFd);
 
 impl Epoll {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::fabric) fn new() -> io::Result<Self> {
         // SAFETY: plain number.
         own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Self)
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::fabric) fn fd(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.0.as_fd()
     }
 
     /// Watches `fd` for input and hang-up, level-triggered.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+    pub(in crate::fabric) fn add(&self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLRDHUP).cast_unsigned(),
             u64: id,
