@@ -190,6 +190,10 @@ fn apply(pair: &mut Pair, operation: &Operation) {
     }
     pair.drain();
     pair.check_order();
+    assert!(
+        pair.a.has_not_allocated() && pair.b.has_not_allocated(),
+        "a queue has grown"
+    );
 }
 
 /// Drivers behave from now on, applications read.

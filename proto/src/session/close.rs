@@ -8,7 +8,7 @@
 
 use super::action::Action;
 use super::config::Role;
-use super::error::{Failure, ResetReason, SendError};
+use super::error::{Failure, ProtocolError, ResetReason, SendError};
 use super::message::Message;
 use super::{Connection, Session};
 use crate::time::Instant;
@@ -83,7 +83,11 @@ impl Session {
         if self.connection == Connection::Down {
             return;
         }
-        if !self.both_over() {
+        let known = match self.role {
+            Role::Connector => self.closing.finished_heard,
+            Role::Acceptor => self.closing.finished_told,
+        };
+        if !known || !self.both_over() {
             self.fail(Failure::Disconnected, None);
         }
         self.connection = Connection::Gone;
@@ -104,11 +108,25 @@ impl Session {
     }
 
     /// A Shutdown arrived.
-    pub(super) fn peer_shutdown(&mut self, receive: bool, finished: bool) {
+    pub(super) fn peer_shutdown(
+        &mut self,
+        send: Option<u64>,
+        receive: bool,
+        finished: bool,
+    ) -> Result<(), ProtocolError> {
+        if let Some(end) = send {
+            self.receive.shutdown(end)?;
+        }
+        // Only the acceptor says so, and only when both streams have ended.
+        let ended = self.send.end_is_told() && self.receive.end().is_some();
+        if finished && !(self.role == Role::Connector && ended) {
+            return Err(ProtocolError::Unexpected);
+        }
         self.closing.finished_heard |= finished;
         if receive {
             self.send.peer_closed(&mut self.effects);
         }
+        Ok(())
     }
 
     /// Both streams have ended, and both sides' transfers are over.

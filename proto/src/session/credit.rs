@@ -92,6 +92,11 @@ impl Credits {
             }
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn limit(&self) -> u32 {
+        self.limit
+    }
+
     /// A message arrived; the peer must have had a credit for it.
     pub(super) fn message_received(&mut self) -> Result<(), ProtocolError> {
         if self.outstanding() == 0 {

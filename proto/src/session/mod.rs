@@ -125,6 +125,8 @@ impl Session {
 
     // ---- what arrives
 
+    /// req: SEED-03 consumed at once; nothing waits for the buffer
+    ///
     /// A message arrived. Copy what the answer names, post the receive again, and say so with
     /// [`Session::handle_reposted`].
     ///
@@ -209,10 +211,7 @@ impl Session {
                 receive,
                 finished,
             } => {
-                if let Some(end) = send {
-                    self.receive.shutdown(end)?;
-                }
-                self.peer_shutdown(receive, finished);
+                self.peer_shutdown(send, receive, finished)?;
             }
             Message::Reset { reason } => self.fail(Failure::Reset(reason), None),
             Message::Negotiate(_) | Message::Accepted(_) => return Err(ProtocolError::Unexpected),
@@ -606,5 +605,26 @@ impl Session {
         same.alive.stop();
         same.send.forget_stall();
         alloc::format!("{same:?}")
+    }
+
+    /// The peer's cumulative credit as it was told last.
+    #[must_use]
+    pub fn granted_to_send(&self) -> u32 {
+        self.credits.limit()
+    }
+
+    /// How much every queue can take without asking the allocator.
+    #[must_use]
+    pub fn capacities(&self) -> [usize; 6] {
+        let [queue, transfers] = self.send.capacities();
+        let [segments, incoming, chunks] = self.receive.capacities();
+        [
+            self.effects.capacity(),
+            queue,
+            transfers,
+            segments,
+            incoming,
+            chunks,
+        ]
     }
 }

@@ -178,6 +178,15 @@ impl ReceiveSide {
 
     // ---- getters
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn capacities(&self) -> [usize; 3] {
+        [
+            self.segments.capacity(),
+            self.transfers.capacity(),
+            self.chunks.capacity(),
+        ]
+    }
+
     /// Messages whose data the inbox surely has room for.
     pub(super) fn room(&self) -> u32 {
         let room = self.limits.inbox.saturating_sub(self.inbox + self.urgent);

@@ -177,6 +177,10 @@ impl SendSide {
         }
     }
 
+    pub(super) fn end_is_told(&self) -> bool {
+        self.end == End::Told
+    }
+
     /// Everything that was accepted is with the peer, and so is the end.
     pub(super) fn is_over(&self) -> bool {
         self.end == End::Told && self.transfers.is_empty()
@@ -267,6 +271,7 @@ impl SendSide {
         let content = match entry.kind {
             Kind::Undecided => return None,
             Kind::Large => {
+                // req: SEED-16 what follows goes on while this is in flight
                 let content = self.begin(send, stats)?;
                 self.queue.pop_front();
                 return Some(content);
@@ -314,6 +319,11 @@ impl SendSide {
             });
         }
         Some(content)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn capacities(&self) -> [usize; 2] {
+        [self.queue.capacity(), self.transfers.capacity()]
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -58,6 +58,7 @@ pub struct Host {
     pub pulled: Vec<(PullId, Result<u64, PullFailure>)>,
     /// A log of actions, one word each, if wanted.
     pub log: Option<Vec<String>>,
+    pub(super) capacities: [usize; 6],
     pub(super) main: VecDeque<u8>,
     pub(super) fill: VecDeque<u8>,
     pub(super) memories: BTreeMap<MemoryKey, Vec<u8>>,
@@ -95,8 +96,10 @@ fn pattern(at: u64) -> u8 {
 impl Host {
     pub(super) fn new(role: Role, config: Config, now: Instant) -> Self {
         let posted = config.receive_buffers;
+        let session = Session::new(role, config, now).expect("a configuration that works");
         Self {
-            session: Session::new(role, config, now).expect("a configuration that works"),
+            capacities: session.capacities(),
+            session,
             knobs: Knobs::default(),
             sent: Vec::new(),
             received: Vec::new(),
@@ -297,6 +300,12 @@ impl Host {
     #[must_use]
     pub fn holds_nothing(&self) -> bool {
         self.exposed.is_empty() && self.registered.is_empty() && self.temp_bytes == 0
+    }
+
+    /// No queue of the session has grown since its beginning: nothing was allocated meanwhile.
+    #[must_use]
+    pub fn has_not_allocated(&self) -> bool {
+        self.session.capacities() == self.capacities
     }
 
     /// What is private to the driver: (inbox, fill queue, temporary memory, urgent).

@@ -249,6 +249,8 @@ impl SendSide {
         Ok(())
     }
 
+    /// req: SEED-13 the result is known before anything is said about it
+    ///
     /// The end of one write; `Err` if there is no such write.
     pub(crate) fn write_done(&mut self, rdma: RdmaId, effects: &mut Effects) -> Result<(), ()> {
         let owner = self.writes.end(rdma).ok_or(())?;
@@ -290,6 +292,7 @@ impl SendSide {
             let rdma = self.writes.begin(owner)?;
             // req: WSD-20 never more than the largest RDMA at once
             let len = (location.len - location.issued).min(peer.max_rdma);
+            // req: SEED-12
             let action = Action::RdmaWrite {
                 rdma,
                 memory: Memory::Send(transfer.send),
@@ -323,6 +326,7 @@ impl SendSide {
                 .is_some_and(|location| location.issued == location.len && location.writing == 0);
             if transfer.phase == Phase::Active && done {
                 let location = transfer.locations.pop()?;
+                // req: SEED-14 "transfer complete"
                 let message = Message::WriteDone {
                     transfer: transfer.id,
                     offset: transfer.start + location.offset,
