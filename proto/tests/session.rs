@@ -57,6 +57,24 @@ fn the_connector_speaks_first_and_both_learn_of_each_other() {
     assert_eq!(pair.b.session.session_id(), [7; 16]);
 }
 
+#[test]
+fn a_sender_told_to_push_writes_to_a_receiver_that_could_read() {
+    let push = Config {
+        push: true,
+        ..small()
+    };
+    let mut pair = Pair::established(push, small());
+    let (a, b) = (pair.a.session.peer(), pair.b.session.peer());
+    assert_eq!(a.unwrap().send_mode, SendMode::Write);
+    assert_eq!(b.unwrap().send_mode, SendMode::Read);
+    let send = pair.a.send(5_000).unwrap();
+    pair.read_everything();
+    pair.check_complete();
+    assert_eq!(pair.a.result(send), Some(Ok(())));
+    assert!(pair.a.session.stats().rdma_writes > 0);
+    assert_eq!(pair.b.session.stats().rdma_reads, 0);
+}
+
 /// req: SEED-04
 #[test]
 fn small_data_travels_in_messages_and_completes_when_copied() {

@@ -11,7 +11,7 @@ pub enum Mode {
     Auto,
     /// As `Auto`; says that pulling is wanted.
     Read,
-    /// The sender pushes, in both directions, as if no provider could read.
+    /// The sender pushes, in both directions, also if only one side says so.
     Write,
     /// No SAN at all.
     Tcp,

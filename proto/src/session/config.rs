@@ -45,6 +45,8 @@ pub struct Config {
     pub max_message: u32,
     /// The own provider has WSPRdmaRead.
     pub rdma_read: bool,
+    /// Send large data by WSPRdmaWrite even to a peer whose provider can read.
+    pub push: bool,
     /// Largest single RDMA of the own provider; 0 means that it has none.
     pub max_rdma: u64,
     /// RDMA operations in flight at once, for each direction of the stream.
@@ -87,6 +89,7 @@ impl Default for Config {
             send_buffers: 32,
             max_message: 64 * 1024,
             rdma_read: true,
+            push: false,
             max_rdma: 1 << 30,
             max_rdma_in_flight: 2,
             descriptor_len: 32,

@@ -54,8 +54,9 @@ fn conclude(config: &Config, offer: &Offer, version: u8) -> Peer {
     let possible = max_rdma > 0 && max_large > 0;
     let can_expose = (1..=max_descriptor).contains(&config.descriptor_len);
     let peer_can_expose = (1..=config.max_descriptor).contains(&descriptor_len);
-    // req: SEED-17 what the receiver's provider can do decides
-    let send_mode = if possible && offer.rdma_read && can_expose {
+    // req: SEED-17 what the receiver's provider can do decides, unless this side was told to push
+    let pushes = config.push && peer_can_expose;
+    let send_mode = if possible && offer.rdma_read && can_expose && !pushes {
         SendMode::Read
     } else if possible && peer_can_expose {
         SendMode::Write

@@ -62,6 +62,7 @@ pub(super) fn config(
         max_message: short(buffer),
         // req: SEED-17 the peer chooses by what this side's provider can do
         rdma_read: socket.has_rdma_read() && options.mode != Mode::Write,
+        push: options.mode == Mode::Write,
         max_rdma: long(limits.max_rdma),
         descriptor_len,
         threshold: long(limits.rdma_threshold),
