@@ -28,6 +28,8 @@ const UNSAFE: &[&str] = &[
     "src/fabric/soft/sys.rs",
     "switch/src/lent.rs",
     "switch/src/memory.rs",
+    "switch/src/memory/control.rs",
+    "switch/src/memory/mapping.rs",
     "switch/src/sys.rs",
     "switch/src/table/control.rs",
     "switch/src/table/entry.rs",

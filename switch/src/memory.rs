@@ -4,11 +4,13 @@
 //! Owns every mapping of the data path and the only places where a [`Region`] is made. Knows no
 //! protocol. Invariants:
 //!
-//! * A control buffer shows its bytes only while its own operation is not pending.
 //! * Whatever is registered, exposed or used by an operation holds on to its memory; memory that
 //!   was never given back by the provider is leaked, not reused.
 //! * An application's buffer is lent by a [`Lent`], which does not end before everything that was
 //!   made from it has ended.
+
+mod control;
+mod mapping;
 
 use std::fmt;
 use std::io;
@@ -17,361 +19,12 @@ use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+pub(crate) use control::{ControlArea, ControlBuffer, ControlHalf, Half};
+use mapping::{Block, Mapping};
 
 use crate::error::WsaError;
 use crate::lent::{Access, Notice, Outcome, Posted, Region};
 use crate::socket::{Exposure, LocalPiece, Op, Registration, SanSocket};
-
-const HUGE: usize = 2 << 20;
-
-/// Anonymous memory of this process. Its pages appear when they are first touched.
-struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: an owned span of memory; who may touch which part when is settled by its users below.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(len: usize, advice: libc::c_int) -> io::Result<Mapping> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a fresh mapping, placed by the kernel; no existing memory is touched.
-        let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the whole of our own mapping; advice changes no content. Refusal is no loss.
-        unsafe { libc::madvise(base, len, advice) };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapping { base, len })
-    }
-
-    /// Memory in pages as large as the kernel gives: remote reads are twice as fast on them.
-    fn huge(len: usize) -> io::Result<Mapping> {
-        let wide = Mapping::new(len + HUGE, libc::MADV_NORMAL)?;
-        let skip = wide.base.as_ptr().align_offset(HUGE);
-        if skip > HUGE {
-            return Ok(wide);
-        }
-        let wide = ManuallyDrop::new(wide);
-        // SAFETY: `skip` is at most the surplus mapped above.
-        let base = unsafe { wide.base.add(skip) };
-        // SAFETY: as above: the end of what is kept lies inside the mapping.
-        let end = unsafe { base.add(len) };
-        // SAFETY: unmaps the unused front of our own mapping, in whole pages.
-        unsafe { libc::munmap(wide.base.as_ptr().cast(), skip) };
-        // SAFETY: unmaps the unused back of our own mapping, in whole pages.
-        unsafe { libc::munmap(end.as_ptr().cast(), HUGE - skip) };
-        // SAFETY: the whole of what was kept; advice changes no content.
-        unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
-        Ok(Mapping { base, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, whole, unmapped once; its users hold the `Arc` it is in.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
-
-// ---------------------------------------------------------------- control buffers
-
-/// The control buffers of one connection: one mapping, a half to send and a half to receive.
-pub(crate) struct ControlArea {
-    mapping: Arc<Mapping>,
-    size: usize,
-    sends: usize,
-    receives: usize,
-}
-
-/// Which half of the control buffers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Half {
-    Sends,
-    Receives,
-}
-
-impl ControlArea {
-    /// `size` bytes for each buffer. Nothing is touched.
-    pub(crate) fn new(size: usize, sends: usize, receives: usize) -> io::Result<ControlArea> {
-        let size = size.next_multiple_of(64);
-        let len = (sends + receives)
-            .checked_mul(size)
-            .ok_or(io::ErrorKind::OutOfMemory)?;
-        let len = len.next_multiple_of(4096);
-        let mapping = Arc::new(Mapping::new(len, libc::MADV_NOHUGEPAGE)?);
-        Ok(ControlArea {
-            mapping,
-            size,
-            sends,
-            receives,
-        })
-    }
-
-    fn part(&self, half: Half) -> (usize, usize) {
-        match half {
-            Half::Sends => (0, self.sends),
-            Half::Receives => (self.sends, self.receives),
-        }
-    }
-
-    /// The buffers of one half; `op` makes an operation for each.
-    ///
-    /// Called once for each half: a second set would share its memory with the first.
-    pub(crate) fn split(
-        self,
-        mut op: impl FnMut() -> Op,
-    ) -> (ControlHalf, Vec<ControlBuffer>, Vec<ControlBuffer>) {
-        let mut buffers = |half| {
-            let (first, count) = self.part(half);
-            let place = |index: usize| {
-                // SAFETY: `new` made the mapping large enough for all of both halves.
-                unsafe { self.mapping.base.add(index * self.size) }
-            };
-            (first..first + count)
-                .map(|index| ControlBuffer {
-                    keep: Some(Arc::clone(&self.mapping)),
-                    base: place(index),
-                    len: self.size,
-                    op: op(),
-                })
-                .collect::<Vec<_>>()
-        };
-        let (sends, receives) = (buffers(Half::Sends), buffers(Half::Receives));
-        (ControlHalf { area: self }, sends, receives)
-    }
-}
-
-/// What is left of a [`ControlArea`] once its buffers have been given out: the halves as a whole,
-/// to be registered.
-pub(crate) struct ControlHalf {
-    area: ControlArea,
-}
-
-impl ControlHalf {
-    /// Registers one half with the provider. req: SEED-01
-    pub(crate) fn register(&self, socket: &SanSocket, half: Half) -> Result<Held, WsaError> {
-        let (first, count) = self.area.part(half);
-        // SAFETY: inside the mapping, as in `split`.
-        let base = unsafe { self.area.mapping.base.add(first * self.area.size) };
-        // SAFETY: `Held` keeps the mapping; the bytes are touched through `ControlBuffer` only,
-        // which shows them while nothing is posted on them.
-        let region = unsafe { Region::new(base, count * self.area.size) };
-        let access = match half {
-            Half::Sends => Access::Read,
-            Half::Receives => Access::Write,
-        };
-        let registration = socket.register(region, access)?;
-        Ok(Held::new(
-            registration,
-            Keep::Mapping(Arc::clone(&self.area.mapping)),
-        ))
-    }
-}
-
-/// One control buffer with the one operation that is ever posted on it.
-pub(crate) struct ControlBuffer {
-    keep: Option<Arc<Mapping>>,
-    base: NonNull<u8>,
-    len: usize,
-    op: Op,
-}
-
-// SAFETY: owns its part of the mapping; the operation hands that part to the provider and back.
-unsafe impl Send for ControlBuffer {}
-
-impl ControlBuffer {
-    pub(crate) fn is_pending(&self) -> bool {
-        self.op.is_pending()
-    }
-
-    /// What stands in the buffer; nothing while an operation is pending.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        if self.op.is_pending() {
-            return &[];
-        }
-        // SAFETY: this buffer's own part of a mapping that `keep` keeps; zeroed when it was mapped;
-        // no operation is pending, so the provider does not touch it.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
-    }
-
-    /// As [`ControlBuffer::bytes`], to be filled.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        if self.op.is_pending() {
-            return &mut [];
-        }
-        // SAFETY: as in `bytes`; `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
-    }
-
-    fn region(&self, len: usize) -> Region {
-        // SAFETY: inside the mapping, which is kept while the operation is pending (see `drop`);
-        // `bytes` and `bytes_mut` show nothing meanwhile.
-        unsafe { Region::new(self.base, len.min(self.len)) }
-    }
-
-    /// Posts the whole buffer to receive one message.
-    pub(crate) fn receive(
-        &mut self,
-        socket: &SanSocket,
-        notice: Notice,
-    ) -> Result<Posted, WsaError> {
-        socket.recv(&[self.region(self.len)], &self.op, notice)
-    }
-
-    /// Sends the first `len` bytes as one message.
-    pub(crate) fn send(
-        &mut self,
-        socket: &SanSocket,
-        len: usize,
-        notice: Notice,
-    ) -> Result<Posted, WsaError> {
-        socket.send(&[self.region(len)], &self.op, notice)
-    }
-
-    pub(crate) fn result(&self, socket: &SanSocket) -> Outcome {
-        socket.result(&self.op)
-    }
-
-    /// Lets go of the memory once the socket has been closed, whatever was posted.
-    pub(crate) fn forget(mut self, _closed: &Closed) {
-        drop(self.keep.take());
-    }
-}
-
-impl Drop for ControlBuffer {
-    fn drop(&mut self) {
-        if self.op.is_pending()
-            && let Some(keep) = self.keep.take()
-        {
-            // The provider may still use it: leaked.
-            let _ = ManuallyDrop::new(keep);
-        }
-    }
-}
-
-// ---------------------------------------------------------------- temporary memory
-
-/// Sizes in which temporary memory is kept for reuse.
-const SMALLEST: usize = 64 << 10;
-const CLASSES: usize = 6;
-/// Most unused temporary memory a process keeps.
-const KEPT: usize = 32 << 20;
-
-/// Unused temporary memory, by size: the smallest class first.
-struct Cache {
-    free: [Vec<RawBlock>; CLASSES],
-    bytes: usize,
-}
-
-/// Guards the lists of unused memory. Taken last, for a few instructions.
-static CACHE: Mutex<Cache> = Mutex::new(Cache {
-    free: [const { Vec::new() }; CLASSES],
-    bytes: 0,
-});
-
-struct RawBlock {
-    #[expect(dead_code, reason = "keeps the memory mapped")]
-    slab: Arc<Mapping>,
-    base: NonNull<u8>,
-}
-
-// SAFETY: owns its part of the slab.
-unsafe impl Send for RawBlock {}
-
-/// A block of temporary memory; goes back to the cache when nobody uses it any more.
-struct Block {
-    raw: Option<RawBlock>,
-    class: usize,
-}
-
-// SAFETY: the block itself is only an address; access to the memory is settled by `Space`.
-unsafe impl Sync for Block {}
-
-fn class_size(class: usize) -> usize {
-    SMALLEST << class
-}
-
-impl Block {
-    fn new(len: usize) -> io::Result<Block> {
-        let class = (0..CLASSES)
-            .find(|class| class_size(*class) >= len)
-            .unwrap_or(CLASSES);
-        let raw = if class == CLASSES {
-            let slab = Arc::new(Mapping::huge(len.next_multiple_of(HUGE))?);
-            RawBlock {
-                base: slab.base,
-                slab,
-            }
-        } else if let Some(raw) = Cache::take(class) {
-            raw
-        } else {
-            Cache::grow(class)?
-        };
-        Ok(Block {
-            raw: Some(raw),
-            class,
-        })
-    }
-}
-
-impl Cache {
-    fn take(class: usize) -> Option<RawBlock> {
-        let mut cache = CACHE.lock();
-        let raw = cache.free.get_mut(class)?.pop()?;
-        cache.bytes -= class_size(class);
-        Some(raw)
-    }
-
-    /// A new slab: one block for the caller, the others to the cache.
-    fn grow(class: usize) -> io::Result<RawBlock> {
-        let size = class_size(class);
-        let slab = Arc::new(Mapping::huge(HUGE.max(size))?);
-        let first = RawBlock {
-            base: slab.base,
-            slab: Arc::clone(&slab),
-        };
-        for index in (1..slab.len / size).rev() {
-            // SAFETY: inside the slab: `index` is below the number of blocks in it.
-            let base = unsafe { slab.base.add(index * size) };
-            Cache::give(
-                class,
-                RawBlock {
-                    base,
-                    slab: Arc::clone(&slab),
-                },
-            );
-        }
-        Ok(first)
-    }
-
-    fn give(class: usize, raw: RawBlock) {
-        let mut cache = CACHE.lock();
-        if cache.bytes + class_size(class) > KEPT {
-            drop(cache);
-            drop(raw);
-            return;
-        }
-        if let Some(list) = cache.free.get_mut(class) {
-            list.push(raw);
-            cache.bytes += class_size(class);
-        }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        if let Some(raw) = self.raw.take() {
-            Cache::give(self.class, raw);
-        }
-    }
-}
 
 /// What keeps memory from being reused.
 #[derive(Clone)]
@@ -407,10 +60,7 @@ impl Space {
     /// Temporary memory of at least one byte, with undefined content.
     pub(crate) fn temporary(len: usize) -> io::Result<Space> {
         let block = Arc::new(Block::new(len.max(1))?);
-        let base = block
-            .raw
-            .as_ref()
-            .map_or(NonNull::dangling(), |raw| raw.base);
+        let base = block.base();
         Ok(Space {
             base,
             len,
@@ -742,19 +392,20 @@ mod tests {
 
     #[test]
     fn every_size_of_temporary_memory_can_be_had() {
-        for len in [0, 1, SMALLEST, SMALLEST + 1, HUGE, HUGE + 1, 5 << 20] {
+        for len in [
+            0,
+            1,
+            64 << 10,
+            (64 << 10) + 1,
+            2 << 20,
+            (2 << 20) + 1,
+            5 << 20,
+        ] {
             let space = Space::temporary(len).unwrap();
             assert_eq!(space.len(), len);
             let mut last = [1; 1];
             assert_eq!(space.copy_to(len.saturating_sub(1), &mut last), len.min(1));
         }
-    }
-
-    #[test]
-    fn huge_memory_is_aligned_and_as_long_as_asked() {
-        let mapping = Mapping::huge(3 * HUGE).unwrap();
-        assert_eq!(mapping.base.as_ptr().align_offset(HUGE), 0);
-        assert_eq!(mapping.len, 3 * HUGE);
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use wsd_proto::{
     Access as SessionAccess, Action, Incoming, Memory, NoBuffers, Outgoing, PullFailure, PullId,
-    Queue, RdmaFailed, RdmaId, Readable, ResetReason, SendFailure, SendId, SendMode, Session,
+    Queue, RdmaFailed, RdmaId, ResetReason, SendFailure, SendId, SendMode, Session,
 };
 
+use super::fetch::Target;
 use super::fifo::{Fifo, copy_into};
 use super::gather::Gather;
 use super::outbox::Outbox;
@@ -32,41 +33,11 @@ pub(super) struct Direct<'a> {
     pub(super) result: Option<Result<(), SendFailure>>,
 }
 
-/// Where a reader wants bytes.
-pub(super) struct Target<'a> {
-    room: &'a mut [u8],
-    filled: usize,
-}
-
-impl<'a> Target<'a> {
-    pub(super) fn new(room: &'a mut [u8]) -> Self {
-        Target { room, filled: 0 }
-    }
-
-    pub(super) fn filled(&self) -> usize {
-        self.filled
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.filled == self.room.len()
-    }
-
-    pub(super) fn rest(&mut self) -> &mut [u8] {
-        self.room.get_mut(self.filled..).unwrap_or_default()
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> usize {
-        let count = copy_into(self.rest(), bytes);
-        self.filled += count;
-        count
-    }
-}
-
 pub(super) struct State {
     pub(super) session: Session,
     pool: Pool,
-    main: Fifo,
-    fill: Fifo,
+    pub(super) main: Fifo,
+    pub(super) fill: Fifo,
     pub(super) urgent: Urgent,
     pub(super) outbox: Outbox,
     pub(super) transfers: Transfers,
@@ -83,7 +54,7 @@ pub(super) struct State {
     broken: bool,
     /// The socket is closed.
     pub(super) closed: bool,
-    direct: bool,
+    pub(super) direct: bool,
     clock: Clock,
     pub(super) waiters: Waiters,
     /// Something has changed since the waiters were last told.
@@ -665,123 +636,6 @@ impl State {
         }
     }
 
-    // ---------------------------------------------------------------- reading
-
-    /// Copies what is there into the target, and takes from the provider what fits. Says why it
-    /// stopped.
-    #[inline]
-    pub(super) fn fetch(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
-        let mut changed = false;
-        let stopped = loop {
-            // As with TCP, a read stops at the mark, and the next one goes on from there.
-            if target.is_full() || (target.filled > 0 && self.session.at_mark()) {
-                break Fetched::Enough;
-            }
-            if !self.urgent.is_empty()
-                && let Some(byte) = self.urgent.at(self.session.consumed_offset())
-            {
-                target.put(&[byte]);
-                self.urgent.passed();
-                self.session.urgent_consumed(1);
-                changed = true;
-                continue;
-            }
-            let count = match self.session.readable() {
-                Readable::Bytes { queue, len } => {
-                    let count = self.copy_queue(queue, len, target);
-                    self.fifo(queue).consume(count);
-                    count
-                }
-                Readable::Temp { temp, offset, len } => match self.transfers.temp(temp) {
-                    Some(space) => copy_space(space, offset, len, target),
-                    None => 0,
-                },
-                Readable::Remote { len, .. } if self.direct => break Fetched::Remote(len),
-                Readable::Remote { .. } | Readable::Nothing => {
-                    if self.poll(socket, Some(target)) {
-                        continue;
-                    }
-                    break Fetched::Nothing;
-                }
-                Readable::Eof => break Fetched::Eof,
-                Readable::Failed(failure) => break Fetched::Failed(failure),
-            };
-            if count == 0 {
-                break Fetched::Nothing;
-            }
-            self.session
-                .consumed(u64::try_from(count).unwrap_or(u64::MAX));
-            changed = true;
-        };
-        if changed {
-            self.drain(socket, None);
-        }
-        stopped
-    }
-
-    /// As [`State::fetch`], but leaves everything where it is.
-    pub(super) fn peek(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
-        self.set_direct(socket, false);
-        loop {
-            if let Some(byte) = self.urgent.at(self.session.consumed_offset()) {
-                target.put(&[byte]);
-                return Fetched::Enough;
-            }
-            match self.session.readable() {
-                Readable::Bytes { queue, len } => self.copy_queue(queue, len, target),
-                Readable::Temp { temp, offset, len } => match self.transfers.temp(temp) {
-                    Some(space) => copy_space(space, offset, len, target),
-                    None => 0,
-                },
-                Readable::Remote { .. } | Readable::Nothing => {
-                    if self.poll(socket, None) {
-                        continue;
-                    }
-                    return Fetched::Nothing;
-                }
-                Readable::Eof => return Fetched::Eof,
-                Readable::Failed(failure) => return Fetched::Failed(failure),
-            };
-            return Fetched::Enough;
-        }
-    }
-
-    fn fifo(&mut self, queue: Queue) -> &mut Fifo {
-        match queue {
-            Queue::Main => &mut self.main,
-            Queue::Fill => &mut self.fill,
-        }
-    }
-
-    fn copy_queue(&mut self, queue: Queue, len: u64, target: &mut Target<'_>) -> usize {
-        let rest = target.rest();
-        let most = rest.len().min(size(len));
-        let count = self
-            .fifo(queue)
-            .copy(0, rest.get_mut(..most).unwrap_or_default());
-        target.filled += count;
-        count
-    }
-
-    /// Nothing of what has arrived is wanted any more.
-    pub(super) fn discard(&mut self) {
-        self.main.clear();
-        self.fill.clear();
-    }
-
-    /// Whether a read would find something to say.
-    pub(super) fn is_readable(&self) -> bool {
-        match self.session.readable() {
-            Readable::Bytes { .. }
-            | Readable::Temp { .. }
-            | Readable::Eof
-            | Readable::Failed(_) => true,
-            Readable::Remote { .. } | Readable::Nothing => {
-                self.urgent.at(self.session.consumed_offset()).is_some()
-            }
-        }
-    }
-
     // ---------------------------------------------------------------- who must look after it
 
     /// Whether something has to go on although no thread is in a call.
@@ -805,27 +659,6 @@ impl State {
                 && self.session.sends_pending() == 0
                 && !self.pool.is_sending())
     }
-}
-
-/// Why [`State::fetch`] stopped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fetched {
-    /// The target is full.
-    Enough,
-    /// Nothing more is here.
-    Nothing,
-    /// This many bytes are with the peer, for the application's own buffer.
-    Remote(u64),
-    Eof,
-    Failed(wsd_proto::Failure),
-}
-
-fn copy_space(space: &memory::Space, offset: u64, len: u64, target: &mut Target<'_>) -> usize {
-    let rest = target.rest();
-    let most = rest.len().min(size(len));
-    let count = space.copy_to(size(offset), rest.get_mut(..most).unwrap_or_default());
-    target.filled += count;
-    count
 }
 
 fn right(access: SessionAccess) -> Access {

@@ -12,6 +12,7 @@
 
 mod close;
 mod drive;
+mod fetch;
 mod fifo;
 mod gather;
 mod negotiate;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use wsd_proto::{PullError, PullFailure, PullId, ResetReason};
 
-use super::drive::{Fetched, State, Target, size};
+use super::drive::{State, size};
+use super::fetch::{Fetched, Target};
 use super::wait::{Patience, Phase};
 use super::{Connection, errno, failure};
 use crate::memory::Lent;
