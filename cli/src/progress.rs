@@ -16,11 +16,11 @@ impl Progress {
         let (bar, template) = match size {
             Some(size) => (
                 ProgressBar::new(size),
-                "{bar:30} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+                "{bar:30} {percent:>3}%  {bytes}/{total_bytes}  {decimal_bytes_per_sec}  {eta} left",
             ),
             None => (
                 ProgressBar::no_length(),
-                "{spinner} {bytes}  {bytes_per_sec}  {elapsed}",
+                "{spinner} {bytes}  {decimal_bytes_per_sec}  {elapsed}",
             ),
         };
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
