@@ -52,6 +52,8 @@ pub(super) struct ReceiveSide {
 struct Limits {
     payload: u64,
     inbox: u64,
+    /// Messages whose data an empty inbox takes.
+    messages: u32,
     temp: u64,
     temp_chunk: u64,
     fill: u64,
@@ -141,23 +143,36 @@ enum Held {
     Exposed,
 }
 
+impl Limits {
+    /// Messages whose data the inbox surely has room for when `used` bytes wait.
+    fn room(&self, used: u64) -> u32 {
+        let room = self.inbox.saturating_sub(used);
+        u32::try_from(room / self.payload).unwrap_or(u32::MAX)
+    }
+}
+
 impl ReceiveSide {
     pub(super) fn new(config: &Config) -> Self {
         let transfers = usize::from(config.max_large) + MAX_CHUNKS + 2;
+        let limits = Limits {
+            payload: config.receive_payload().into(),
+            inbox: config.inbox_limit,
+            messages: 0,
+            temp: config.temp_limit,
+            temp_chunk: config.temp_chunk,
+            fill: config.fill_limit,
+            max_large: config.max_large.into(),
+            rdma_read: config.rdma_read && config.max_rdma > 0,
+            can_expose: config.descriptor_len > 0,
+        };
         Self {
             segments: VecDeque::with_capacity(2 * transfers + 1),
             transfers: VecDeque::with_capacity(transfers),
             chunks: VecDeque::with_capacity(MAX_CHUNKS + 1),
             reads: Operations::new(config.max_rdma_in_flight, false),
             limits: Limits {
-                payload: config.receive_payload().into(),
-                inbox: config.inbox_limit,
-                temp: config.temp_limit,
-                temp_chunk: config.temp_chunk,
-                fill: config.fill_limit,
-                max_large: config.max_large.into(),
-                rdma_read: config.rdma_read && config.max_rdma > 0,
-                can_expose: config.descriptor_len > 0,
+                messages: limits.room(0),
+                ..limits
             },
             last_id: 0,
             last_chunk: 0,
@@ -189,8 +204,11 @@ impl ReceiveSide {
 
     /// Messages whose data the inbox surely has room for.
     pub(super) fn room(&self) -> u32 {
-        let room = self.limits.inbox.saturating_sub(self.inbox + self.urgent);
-        u32::try_from(room / self.limits.payload).unwrap_or(u32::MAX)
+        match self.inbox + self.urgent {
+            // The usual case, asked for with every message: no division.
+            0 => self.limits.messages,
+            used => self.limits.room(used),
+        }
     }
 
     pub(super) fn consumed_offset(&self) -> u64 {
