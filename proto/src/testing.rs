@@ -183,7 +183,14 @@ impl Pair {
     }
 
     fn execute(&mut self, side: Side, action: Action) {
-        let down = self.host(side).disconnected > 0;
+        let asks = matches!(
+            action,
+            Action::Expose { .. } | Action::Register { .. } | Action::AllocateTemp { .. }
+        );
+        if asks && self.host(side).knobs.hold_memory {
+            self.host(side).held_memory.push(action);
+            return;
+        }
         match action {
             Action::Message(outgoing) => self.post(side, &outgoing),
             Action::Expose {
@@ -192,7 +199,6 @@ impl Pair {
                 offset,
                 len,
             } => {
-                assert!(!down);
                 self.host(side).expose(memory, access, offset, len);
             }
             Action::Conceal { memory } => self.host(side).conceal(memory),
@@ -287,6 +293,16 @@ impl Pair {
             Action::Established => self.host(side).established += 1,
             Action::Disconnect => self.disconnect(side),
         }
+    }
+
+    /// Answers the held questions for memory.
+    pub fn answer_held(&mut self, side: Side) {
+        let held = core::mem::take(&mut self.host(side).held_memory);
+        let hold = core::mem::take(&mut self.host(side).knobs.hold_memory);
+        for action in held {
+            self.execute(side, action);
+        }
+        self.host(side).knobs.hold_memory = hold;
     }
 
     fn post(&mut self, side: Side, outgoing: &Outgoing) {

@@ -31,6 +31,7 @@ enum Operation {
     FailMemory(Side, bool, bool, bool),
     HoldReposts(Side, bool),
     HoldSent(Side, bool),
+    HoldMemory(Side, bool),
     Happen(u8, usize),
     ShutdownSend(Side),
     ShutdownReceive(Side),
@@ -65,6 +66,7 @@ fn ordinary() -> BoxedStrategy<Operation> {
             .prop_map(|(s, a, b, c)| FailMemory(s, a, b, c)),
         1 => (side(), any::<bool>()).prop_map(|(s, b)| HoldReposts(s, b)),
         1 => (side(), any::<bool>()).prop_map(|(s, b)| HoldSent(s, b)),
+        1 => (side(), any::<bool>()).prop_map(|(s, b)| HoldMemory(s, b)),
         25 => (any::<u8>(), 1..6_usize).prop_map(|(n, times)| Happen(n, times)),
         1 => (0..2000_u64).prop_map(Advance),
     ]
@@ -177,6 +179,12 @@ fn apply(pair: &mut Pair, operation: &Operation) {
                 }
             }
         }
+        Operation::HoldMemory(side, hold) => {
+            pair.host(side).knobs.hold_memory = hold;
+            if !hold {
+                pair.answer_held(side);
+            }
+        }
         Operation::ShutdownSend(side) => pair.host(side).session.shutdown_send(),
         Operation::ShutdownReceive(side) => pair.host(side).session.shutdown_receive(),
         Operation::Close(side) => pair.host(side).session.close(now),
@@ -207,6 +215,8 @@ fn calm(pair: &mut Pair) {
         };
         host.report_held();
         host.repost_held();
+        pair.answer_held(side);
+        let host = pair.host(side);
         host.session.set_direct(false);
         host.wait_for(0);
     }

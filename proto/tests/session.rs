@@ -432,6 +432,7 @@ fn what_arrives_at_the_head_goes_straight_to_a_waiting_application() {
     pair.check_complete();
 }
 
+/// req: SEED-02, SEED-03
 #[test]
 fn credits_are_owed_only_for_receives_that_are_posted_again() {
     let mut pair = pair();

@@ -24,6 +24,8 @@ pub struct Knobs {
     pub hold_reposts: bool,
     /// Send buffers stay busy.
     pub hold_sent: bool,
+    /// Questions for memory are answered later.
+    pub hold_memory: bool,
 }
 
 /// What an application knows of one send.
@@ -68,6 +70,7 @@ pub struct Host {
     pub(super) posted: u32,
     pub(super) held_reposts: u32,
     pub(super) held_sent: u32,
+    pub(super) held_memory: Vec<Action>,
     pub(super) next_send: u64,
     pub(super) next_byte: u64,
     pub(super) next_descriptor: u64,
@@ -116,6 +119,7 @@ impl Host {
             posted,
             held_reposts: 0,
             held_sent: 0,
+            held_memory: Vec::new(),
             next_send: 0,
             next_byte: 0,
             next_descriptor: 0,
@@ -401,7 +405,8 @@ impl Host {
     }
 
     pub(super) fn expose(&mut self, memory: Memory, access: Access, offset: u64, len: u64) {
-        if self.knobs.fail_expose {
+        // A provider whose connection is gone exposes nothing.
+        if self.knobs.fail_expose || self.disconnected > 0 {
             self.session.handle_exposed(memory, Err(NoBuffers));
             return;
         }
