@@ -23,6 +23,7 @@ const UNSAFE: &[&str] = &[
     "src/fabric/mod.rs",
     "src/fabric/soft/copy.rs",
     "src/fabric/soft/endpoint.rs",
+    "src/fabric/soft/lock.rs",
     "src/fabric/soft/region.rs",
     "src/fabric/soft/shm.rs",
     "src/fabric/soft/sys.rs",

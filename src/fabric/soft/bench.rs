@@ -294,6 +294,25 @@ pub fn ping_pong(layer: Layer, len: usize, rounds: u32, ring_size: usize) -> Opt
     best
 }
 
+/// The shortest time that `rounds` messages of `len` bytes took from one end to the other by one
+/// thread alone: the work without the way between two processors. `None` if it cannot be measured.
+#[must_use]
+pub fn alone(layer: Layer, len: usize, rounds: u32, ring_size: usize) -> Option<Duration> {
+    let [mut here, mut there] = wires(layer, len, ring_size)?;
+    let limit = Instant::now() + MEASURE;
+    let mut best: Option<Duration> = None;
+    while Instant::now() < limit {
+        let begin = Instant::now();
+        for _ in 0..rounds {
+            here.send();
+            there.receive();
+        }
+        let took = begin.elapsed();
+        best = Some(best.map_or(took, |best| best.min(took)));
+    }
+    best
+}
+
 /// The shortest time in which `count` messages of `len` bytes of a longer stream arrived.
 #[must_use]
 pub fn stream(layer: Layer, len: usize, count: u32, ring_size: usize) -> Option<Duration> {

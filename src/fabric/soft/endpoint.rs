@@ -17,11 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::core::{Core, Watched};
 use super::handshake::{Attempt, Step};
 use super::link::{Link, Sleeper, reason};
+use super::lock::Mutex;
 use super::process::Process;
 use super::rdma::{Counts, Rdma};
 use super::receiving::Receiving;
@@ -77,7 +76,7 @@ pub(super) struct SoftEndpoint {
     /// The same for `rdma`.
     pub(super) rdma_work: AtomicBool,
     pub(super) counts: Counts,
-    attempt: Mutex<Option<Attempt>>,
+    attempt: parking_lot::Mutex<Option<Attempt>>,
     pub(super) sending: Mutex<Sending>,
     pub(super) rdma: Mutex<Rdma>,
     pub(super) receiving: Mutex<Receiving>,
@@ -98,7 +97,7 @@ impl SoftEndpoint {
             send_work: AtomicBool::new(false),
             rdma_work: AtomicBool::new(false),
             counts: Counts::default(),
-            attempt: Mutex::new(attempt),
+            attempt: parking_lot::Mutex::new(attempt),
             sending: Mutex::default(),
             rdma: Mutex::default(),
             receiving: Mutex::default(),
@@ -516,9 +515,8 @@ impl Endpoint for SoftEndpoint {
         if matches!(state, state::OPEN | state::DRAINING) {
             let delivered = {
                 let mut receiving = self.receiving.lock();
-                let delivered = receiving.deliver(link);
                 receiving.take_completions(completions);
-                delivered
+                receiving.deliver(link, completions)
             };
             self.delivered(link, delivered);
         } else {

@@ -13,11 +13,12 @@
 //! | `window` | exposed memory and the descriptors that name it |
 //! | `link` | the connected state and the wake-ups |
 //! | `process` | the processes of peers, watched for their end |
+//! | `lock` | the lock of the parts of an endpoint |
 //! | `ring`, `shm`, `copy` | the rings, the shared segment, the copy kernels |
 //! | `region` | registered memory and every access to it |
 //! | `sys` | system calls |
 //!
-//! `unsafe` stands in `sys`, `shm`, `copy` and `region`, and in `endpoint` where the promise of
+//! `unsafe` stands in `sys`, `shm`, `copy`, `region` and `lock`, and in `endpoint` where the promise of
 //! `Endpoint::register` is passed on.
 //!
 //! The peer of a connection is another process of the same user, and it is not trusted: see `shm`
@@ -33,6 +34,8 @@ mod directory;
 mod endpoint;
 mod handshake;
 mod link;
+#[allow(unsafe_code)]
+mod lock;
 mod moving;
 mod options;
 mod process;

@@ -10,6 +10,7 @@ use super::endpoint::{SoftEndpoint, state};
 use super::link::{Link, Sleeper, reason};
 use super::rdma::{Fault, Moved, Transfer};
 use super::receiving::{Delivered, Failed};
+use super::region::Spans;
 use super::ring::Broken;
 use super::sending::Terms;
 use super::shm;
@@ -120,7 +121,8 @@ impl SoftEndpoint {
                 return Err(PostError::Full);
             }
             let access = if read { Access::WRITE } else { Access::READ };
-            let (spans, len) = rdma.table.resolve(pieces, access)?;
+            let mut spans = Spans::new();
+            let len = rdma.table.resolve(pieces, access, &mut spans)?;
             if len > limits.max_rdma {
                 return Err(PostError::TooLarge);
             }
@@ -223,7 +225,7 @@ impl SoftEndpoint {
         if !idle {
             return Ok(posted);
         }
-        let delivered = receiving.deliver(link);
+        let delivered = receiving.deliver_later(link);
         let only = receiving.take_only(op);
         drop(receiving);
         self.delivered(link, delivered);
@@ -241,7 +243,7 @@ impl SoftEndpoint {
 
     /// Fills receives with what is there.
     pub(super) fn deliver(&self, link: &Link) {
-        let delivered = self.receiving.lock().deliver(link);
+        let delivered = self.receiving.lock().deliver_later(link);
         self.delivered(link, delivered);
     }
 

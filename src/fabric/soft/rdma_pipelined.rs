@@ -161,9 +161,6 @@ impl Rdma {
                 moved.wake |= reason::SERVICE_SPACE;
             }
         }
-        if self.service.inward.tell(ring) {
-            moved.wake |= reason::SERVICE_SPACE;
-        }
         self.answer(link, moved)
     }
 

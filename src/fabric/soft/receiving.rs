@@ -55,7 +55,8 @@ impl Receiving {
         pieces: &[Piece],
         depth: usize,
     ) -> Result<Posted, PostError> {
-        let (spans, len) = self.table.resolve(pieces, Access::WRITE)?;
+        let mut spans = Spans::new();
+        let len = self.table.resolve(pieces, Access::WRITE, &mut spans)?;
         if self.queue.len() >= depth {
             return Err(PostError::Full);
         }
@@ -71,7 +72,11 @@ impl Receiving {
 
     /// Fills posted receives with the messages that are there.
     #[inline]
-    pub(super) fn deliver(&mut self, link: &Link) -> Result<Delivered, Failed> {
+    pub(super) fn deliver(
+        &mut self,
+        link: &Link,
+        into: &mut Vec<Completion>,
+    ) -> Result<Delivered, Failed> {
         let ring = link.incoming(Lane::Messages);
         let mut delivered = Delivered::default();
         loop {
@@ -92,7 +97,7 @@ impl Receiving {
             } else {
                 Outcome::Truncated
             };
-            self.done.push(Completion {
+            into.push(Completion {
                 op: first.op,
                 outcome,
             });
@@ -101,8 +106,7 @@ impl Receiving {
             }
             delivered.told |= self.ring.release(ring, record);
         }
-        // An idle producer learns of all the space, so that it need not wait for the next message.
-        delivered.told |= self.ring.tell(ring);
+        delivered.told |= self.ring.tell_if_needed(ring, delivered.empty);
         Ok(delivered)
     }
 
@@ -124,6 +128,14 @@ impl Receiving {
                 outcome: Outcome::Flushed(ending),
             });
         }
+    }
+
+    /// As `deliver`, for a `take_completions` to come.
+    pub(super) fn deliver_later(&mut self, link: &Link) -> Result<Delivered, Failed> {
+        let mut done = std::mem::take(&mut self.done);
+        let delivered = self.deliver(link, &mut done);
+        self.done = done;
+        delivered
     }
 
     pub(super) fn has_completions(&self) -> bool {

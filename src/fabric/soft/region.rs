@@ -23,7 +23,7 @@ pub(super) struct Span {
 }
 
 /// The pieces of one operation.
-pub(super) type Spans = SmallVec<[Span; 4]>;
+pub(super) type Spans = SmallVec<[Span; 2]>;
 
 #[derive(Clone, Copy, Debug)]
 struct Registration {
@@ -110,15 +110,16 @@ impl Table {
         }
     }
 
-    /// Checks pieces against their registrations and the use that is made of them.
+    /// Checks pieces against their registrations and the use that is made of them, adds them to
+    /// `spans` and says how long they are together.
     /// req: WSD-12, WSD-13
     #[inline]
     pub(super) fn resolve(
         &mut self,
         pieces: &[Piece],
         access: Access,
-    ) -> Result<(Spans, usize), PostError> {
-        let mut spans = Spans::new();
+        spans: &mut Spans,
+    ) -> Result<usize, PostError> {
         let mut total = 0usize;
         for piece in pieces {
             let registration = self.find(piece.key).ok_or(PostError::BadPiece)?;
@@ -139,7 +140,7 @@ impl Table {
                 len: piece.len,
             });
         }
-        Ok((spans, total))
+        Ok(total)
     }
 
     /// Keeps the registrations of `spans` from being removed until `let_go`.
@@ -347,9 +348,7 @@ mod tests {
     fn pieces_are_checked_against_bounds_and_rights() {
         let (mut table, key) = table_with(100, Access::READ);
         let mut resolve = |offset, len, access| {
-            table
-                .resolve(&[Piece { key, offset, len }], access)
-                .map(|(_, total)| total)
+            table.resolve(&[Piece { key, offset, len }], access, &mut Spans::new())
         };
         assert_eq!(resolve(0, 100, Access::READ), Ok(100));
         assert_eq!(resolve(100, 0, Access::READ), Ok(0));
@@ -385,7 +384,8 @@ mod tests {
     fn a_held_registration_is_in_use_until_it_is_let_go() {
         // req: WSD-12
         let (mut table, key) = table_with(100, Access::READ);
-        let (spans, _) = table
+        let mut spans = Spans::new();
+        table
             .resolve(
                 &[Piece {
                     key,
@@ -393,6 +393,7 @@ mod tests {
                     len: 1,
                 }],
                 Access::READ,
+                &mut spans,
             )
             .unwrap();
         table.hold(&spans);
@@ -406,8 +407,8 @@ mod tests {
         let (mut table, key) = table_with(100, Access::READ);
         let pieces =
             [(0, 10), (50, 0), (20, 5), (90, 10)].map(|(offset, len)| Piece { key, offset, len });
-        let (spans, total) = table.resolve(&pieces, Access::READ).unwrap();
-        assert_eq!(total, 25);
+        let mut spans = Spans::new();
+        assert_eq!(table.resolve(&pieces, Access::READ, &mut spans), Ok(25));
         let cut: Vec<_> = parts(&spans, 8, 10).collect();
         assert_eq!(cut, [(0x1008, 2), (0x1014, 5), (0x105A, 3)]);
         assert_eq!(parts(&spans, 0, 25).map(|part| part.1).sum::<usize>(), 25);

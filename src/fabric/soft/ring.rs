@@ -126,6 +126,17 @@ impl Consumer {
         }
     }
 
+    /// Tells the producer, after a look at the ring, unless that would be in vain.
+    ///
+    /// A producer that waits for room finds a ring in which more is used than this consumer keeps
+    /// to itself (less than an eighth), as no record is longer than a ring without an eighth. So
+    /// there is something left to consume; and either it is still there, then this tells, or so
+    /// much has been consumed that `release` has told.
+    #[inline]
+    pub(super) fn tell_if_needed(&mut self, ring: Ring<'_>, is_empty: bool) -> bool {
+        if is_empty { false } else { self.tell(ring) }
+    }
+
     /// Tells the producer how far this end is; `true` if that was news.
     #[inline]
     pub(super) fn tell(&mut self, ring: Ring<'_>) -> bool {

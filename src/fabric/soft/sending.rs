@@ -54,8 +54,9 @@ impl Sending {
         pieces: &[Piece],
         terms: Terms,
     ) -> Result<Result<Posted, PostError>, Broken> {
-        let (spans, len) = match self.table.resolve(pieces, Access::READ) {
-            Ok(resolved) => resolved,
+        let mut spans = Spans::new();
+        let len = match self.table.resolve(pieces, Access::READ, &mut spans) {
+            Ok(len) => len,
             Err(error) => return Ok(Err(error)),
         };
         if len > terms.max_message {
