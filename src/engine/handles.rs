@@ -129,18 +129,23 @@ impl<T> Table<T> {
                 .is_some_and(|slot| slot.current.load(Ordering::Acquire) == handle.0)
     }
 
+    /// Uses the thing in place. It cannot be taken out meanwhile: `run` must be short, and must not
+    /// come back to the table.
     #[inline]
-    pub(crate) fn get(&self, handle: Handle) -> Option<Arc<T>> {
+    pub(crate) fn with<R>(&self, handle: Handle, run: impl FnOnce(&Arc<T>) -> R) -> Option<R> {
         if handle.0 >> SLOT_BITS == 0 {
             return None;
         }
         let slot = self.slot(handle.slot())?;
         let thing = slot.thing.read();
-        if slot.current.load(Ordering::Relaxed) == handle.0 {
-            thing.clone()
-        } else {
-            None
+        if slot.current.load(Ordering::Relaxed) != handle.0 {
+            return None;
         }
+        thing.as_ref().map(run)
+    }
+
+    pub(crate) fn get(&self, handle: Handle) -> Option<Arc<T>> {
+        self.with(handle, Arc::clone)
     }
 
     /// Takes the thing out. Of several callers exactly one gets it.

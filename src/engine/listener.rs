@@ -103,7 +103,7 @@ impl Socket {
         let refused = {
             let mut stage = self.stage.lock();
             match &mut *stage {
-                // req: WSD-06: a full backlog refuses at once, and no event tells of it.
+                // req: WSD-06, a full backlog refuses at once, and no event tells of it.
                 Stage::Listening(listening) if listening.waiting.len() < listening.limit => {
                     listening.waiting.push_back(request);
                     None
@@ -158,7 +158,7 @@ impl Socket {
             Stage::Listening(listening) => !listening.waiting.is_empty(),
             _ => false,
         };
-        // req: WSD-07: each waiting request is signalled.
+        // req: WSD-07, each waiting request is signalled.
         if more {
             self.events
                 .record(&self.outlet, |record| record.accept = true);
@@ -193,7 +193,7 @@ impl Socket {
             }
             Verdict::Accept => self.admit(request),
             Verdict::Reject => {
-                // req: WSD-07: both ends learn that it was refused.
+                // req: WSD-07, both ends learn that it was refused.
                 request.reject();
                 Err(AcceptError::Rejected)
             }

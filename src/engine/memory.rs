@@ -207,7 +207,7 @@ impl Memory {
                 known.id
             })
         };
-        // req: WSD-12: the same region again is counted.
+        // req: WSD-12, the same region again is counted.
         let again = known(&mut self.tables.write());
         if let Some(id) = again {
             return Ok(id);
@@ -248,7 +248,7 @@ impl Memory {
             known.count -= 1;
             return Ok(());
         }
-        // req: WSD-12: what a transfer still uses stays.
+        // req: WSD-12, what a transfer still uses stays.
         if in_use {
             return Err(MemoryError::InUse);
         }

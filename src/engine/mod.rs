@@ -136,7 +136,7 @@ pub(crate) fn stop() -> Result<(), LookupError> {
         }
         started.take()
     };
-    // req: WSD-02: the last one really cleans up, and a new start works afterwards.
+    // req: WSD-02, the last one really cleans up, and a new start works afterwards.
     if let Some(last) = last {
         last.provider.shut();
     }

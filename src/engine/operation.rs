@@ -194,6 +194,17 @@ impl Queue {
         self.messages.operations.len() + self.writes.operations.len() + self.reads.operations.len()
     }
 
+    /// The name that the next operation of the kind will have.
+    pub(crate) fn next(&mut self, kind: Kind) -> OpId {
+        let line = self.line(kind);
+        kind.op(line.first + line.operations.len() as u64)
+    }
+
+    /// Whether no operation of the kind is in progress.
+    pub(crate) fn is_empty(&mut self, kind: Kind) -> bool {
+        self.line(kind).operations.is_empty()
+    }
+
     /// Enters an operation of so many parts.
     pub(crate) fn begin(&mut self, kind: Kind, ticket: Ticket, bytes: usize, parts: usize) -> OpId {
         let line = self.line(kind);

@@ -172,7 +172,7 @@ impl Outlet {
         if self.uses.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(&socket) = self.socket.get()
         {
-            // req: WSD-11: the last upcall for the socket.
+            // req: WSD-11, the last upcall for the socket.
             self.switch.close(socket);
         }
     }

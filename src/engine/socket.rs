@@ -110,7 +110,7 @@ impl Socket {
                 ))
             })
             .ok_or(SocketError::NoResources)?;
-        // req: WSD-03: exactly one upcall for each socket.
+        // req: WSD-03, exactly one upcall for each socket.
         if let Err(code) = socket.outlet.open(catalog, socket.handle) {
             socket.discard();
             return Err(SocketError::NoSwitchSocket(code));
@@ -133,6 +133,15 @@ impl Socket {
 
     pub(crate) fn find(handle: Handle) -> Result<Arc<Self>, LookupError> {
         TABLE.get(handle).ok_or(LookupError::NoSuchSocket)
+    }
+
+    /// Uses a socket without counting a reference. It cannot be closed meanwhile: `run` makes no
+    /// upcall and does not wait.
+    #[inline]
+    pub(crate) fn with<R>(handle: Handle, run: impl FnOnce(&Self) -> R) -> Result<R, LookupError> {
+        TABLE
+            .with(handle, |socket| run(socket))
+            .ok_or(LookupError::NoSuchSocket)
     }
 
     pub(crate) fn family(&self) -> Family {
@@ -243,7 +252,7 @@ impl Socket {
                 Err(_) => *stage = Stage::Bound(*from),
             }
         }
-        // req: WSD-08: the outcome stands in the record before the event is set.
+        // req: WSD-08, the outcome stands in the record before the event is set.
         self.events
             .record(&self.outlet, |record| record.connect = Some(outcome));
     }
@@ -263,6 +272,11 @@ impl Socket {
 
     fn set_link(&self, endpoint: Arc<dyn Endpoint>) {
         let provider = &self.provider;
+        tracing::debug!(
+            fabric = provider.fabric().name(),
+            rdma = endpoint.rdma_path(),
+            "connected"
+        );
         let link = Link::new(
             endpoint,
             Surroundings {
@@ -311,7 +325,7 @@ impl Socket {
             Stage::Connecting { endpoint, .. } => endpoint.disconnect(),
             Stage::Created | Stage::Bound(_) | Stage::Connected | Stage::Closed => {}
         }
-        // req: WSD-11: every operation in progress ends with its result, once.
+        // req: WSD-11, every operation in progress ends with its result, once.
         if let Some(link) = self.link.get() {
             link.shut();
         }

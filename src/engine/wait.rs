@@ -3,12 +3,12 @@
 //! Owns the choice of the one thread that may arm an endpoint and sleep on it: a waiting caller (the
 //! leader; further ones, the followers, sleep on a condition variable), the progress thread, or the
 //! switch itself once it has called for that. Invariant: whoever makes a result visible looks here
-//! afterwards, and a waiter looks for its result after it has entered itself here; so one of the two
-//! sees the other.
+//! afterwards, and a waiter looks for its operation after it has entered itself here. Both go through
+//! the lock under which the operation is taken out; so one of the two sees the other.
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -68,9 +68,8 @@ impl Drop for Waiter<'_> {
 
 impl Waiting {
     pub(crate) fn enter(&self) -> Waiter<'_> {
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        // Pairs with the fence in `announce`.
-        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the lock under which the waiter then looks for its operation.
+        self.waiters.fetch_add(1, Ordering::Relaxed);
         Waiter { waiting: self }
     }
 
@@ -78,11 +77,11 @@ impl Waiting {
         self.state.lock()
     }
 
-    /// Wakes everybody who waits. Called after a result became visible.
+    /// Wakes everybody who waits. Called after an operation was taken out.
     #[inline]
     pub(crate) fn announce(&self) {
-        // The result was stored before; a waiter that is not seen here will see it.
-        fence(Ordering::SeqCst);
+        // Relaxed: a waiter that has seen the operation entered itself before that, and so before
+        // the operation was taken out.
         if self.waiters.load(Ordering::Relaxed) > 0 {
             self.wake_all();
         }

@@ -93,7 +93,7 @@ impl From<ListenError> for Code {
 
 impl From<ConnectFailure> for Code {
     fn from(error: ConnectFailure) -> Self {
-        // req: WSD-08: the first three forbid the way over TCP, so they are given only where TCP
+        // req: WSD-08, the first three forbid the way over TCP, so they are given only where TCP
         // would fail too.
         Self(match error {
             ConnectFailure::NobodyListens => abi::WSAECONNRESET,

@@ -124,7 +124,7 @@ pub(super) unsafe extern "C" fn connect(
             // SAFETY: not null; the caller lends it for the call.
             unsafe { args::write(lp_callee_data.cast::<u32>(), 0) }?;
         }
-        // req: WSD-08: the outcome comes as FD_CONNECT.
+        // req: WSD-08, the outcome comes as FD_CONNECT.
         Err(Code::WOULD_BLOCK)
     };
     // SAFETY: `lp_errno` is the caller's, under the contract of the table.

@@ -97,7 +97,7 @@ pub(super) unsafe extern "C" fn register_rdma(
         let needed_length = u32::try_from(needed).map_err(|_| Code::DEFECT)?;
         // SAFETY: null, or the caller's.
         let room = unsafe { args::read(lp_descriptor_length) }?;
-        // req: WSD-15: this is how the switch learns the length; nothing else is looked at.
+        // req: WSD-15, this is how the switch learns the length; nothing else is looked at.
         if room < needed_length {
             // SAFETY: was read before.
             unsafe { args::write(lp_descriptor_length, needed_length) }?;
@@ -167,6 +167,7 @@ struct Transfer {
 /// As the table's functions: pointers that are not null point to what their types say; the
 /// structure stays until the operation has ended.
 unsafe fn transfer(kind: Kind, call: &Transfer) -> Result<c_int, Code> {
+    // A reference is counted: moving the data may take long.
     let socket = Socket::find(args::handle(call.s))?;
     // SAFETY: null, or the caller's array of that length.
     let buffers = unsafe { args::slice::<WSABUFEX>(call.buffers, call.buffer_count) }?;

@@ -105,7 +105,7 @@ fn extension(id: GUID) -> Result<*mut c_void, Code> {
         WSAID_REGISTERRDMAMEMORY => memory::register_rdma as *mut c_void,
         WSAID_DEREGISTERRDMAMEMORY => memory::deregister_rdma as *mut c_void,
         WSAID_RDMAWRITE => memory::rdma_write as *mut c_void,
-        // req: WSD-04: the two that are optional.
+        // req: WSD-04, the two that are optional.
         WSAID_RDMAREAD if rdma_read()? => memory::rdma_read as *mut c_void,
         WSAID_RDMAREAD => return Err(Code::NOT_SUPPORTED),
         // Nothing is kept registered that the switch has deregistered.
@@ -177,7 +177,7 @@ impl Control {
         }
         // SAFETY: as for this function.
         let needed = unsafe { self.returned(at) }?;
-        // req: WSD-05: the switch asks for the size first.
+        // req: WSD-05, the switch asks for the size first.
         if self.output_len < needed || self.output.is_null() {
             return Err(Code::FAULT);
         }

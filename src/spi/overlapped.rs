@@ -49,7 +49,7 @@ impl Overlapped {
         let event = unsafe { (*self.0).hEvent };
         Ticket {
             address: self.0.expose_provenance(),
-            // req: WSD-10: low bit 1, the switch polls; 0, it wants an upcall.
+            // req: WSD-10, low bit 1, the switch polls; 0, it wants an upcall.
             notify: event.addr() & 1 == 0,
             flags,
         }

@@ -11,7 +11,7 @@ use crate::abi::{
     LPWSAOVERLAPPED_COMPLETION_ROUTINE, LPWSATHREADID, SOCKET, SOCKET_ERROR, TRUE, WSABUF,
     WSD_MSG_OOB, WSD_MSG_PEEK,
 };
-use crate::engine::{Kind, Socket, Span, TABLE, Waited};
+use crate::engine::{Handle, Kind, Socket, Span, TABLE, Waited};
 
 fn span(buffer: &WSABUF) -> Span {
     Span {
@@ -68,23 +68,22 @@ pub(super) unsafe extern "C" fn recv(
     lp_errno: LPINT,
 ) -> c_int {
     let body = || {
-        let socket = Socket::find(args::handle(s))?;
-        // SAFETY: null, or the caller's array of that length.
-        let buffers = unsafe { args::slice::<WSABUF>(buffers, buffer_count) }?;
-        // SAFETY: null, or the caller's.
-        let flags = unsafe { args::read(lp_flags) }?;
-        // SAFETY: null, or a structure that stays until the operation has ended.
-        let overlapped = unsafe { Overlapped::new(lp_overlapped) }?;
-        // A message is always taken, and there is no urgent data at this level.
-        if flags & (WSD_MSG_OOB | WSD_MSG_PEEK) != 0 {
-            return Err(Code::NOT_SUPPORTED);
-        }
-        socket.link()?.message(
-            Kind::Receive,
-            overlapped.ticket(flags),
-            buffers.iter().map(span),
-        )?;
-        Err(Code::PENDING)
+        Socket::with(args::handle(s), |socket| {
+            // SAFETY: null, or the caller's array of that length.
+            let buffers = unsafe { args::slice::<WSABUF>(buffers, buffer_count) }?;
+            // SAFETY: null, or the caller's.
+            let flags = unsafe { args::read(lp_flags) }?;
+            // SAFETY: null, or a structure that stays until the operation has ended.
+            let overlapped = unsafe { Overlapped::new(lp_overlapped) }?;
+            // A message is always taken, and there is no urgent data at this level.
+            if flags & (WSD_MSG_OOB | WSD_MSG_PEEK) != 0 {
+                return Err(Code::NOT_SUPPORTED);
+            }
+            let ticket = overlapped.ticket(flags);
+            let spans = buffers.iter().map(span);
+            socket.link()?.message(Kind::Receive, ticket, spans)?;
+            Err(Code::PENDING)
+        })?
     };
     // SAFETY: `lp_errno` is the caller's, under the contract of the table.
     unsafe { entry("WSPRecv", lp_errno, SOCKET_ERROR, body) }
@@ -111,7 +110,10 @@ pub(super) unsafe extern "C" fn get_overlapped_result(
         }
         let outcome = match overlapped.outcome() {
             Some(outcome) => outcome,
-            None => await_outcome(&*Socket::find(handle)?, overlapped, wait != FALSE)?,
+            None => match poll(handle, overlapped, wait != FALSE)? {
+                Some(outcome) => outcome,
+                None => advance(&*Socket::find(handle)?, overlapped, wait != FALSE)?,
+            },
         };
         // SAFETY: not null; the caller's.
         unsafe { args::write(lp_transferred, outcome.bytes) }?;
@@ -126,12 +128,24 @@ pub(super) unsafe extern "C" fn get_overlapped_result(
     unsafe { entry("WSPGetOverlappedResult", lp_errno, FALSE, body) }
 }
 
-/// Makes progress, and waits if asked to.
-fn await_outcome(socket: &Socket, overlapped: Overlapped, wait: bool) -> Result<Outcome, Code> {
-    // Without a connection nothing can be in progress.
-    let Ok(link) = socket.link() else {
-        return Err(Code::INVALID);
-    };
+/// Polls once. None when there is more to do that may take long, or makes upcalls.
+fn poll(handle: Handle, overlapped: Overlapped, wait: bool) -> Result<Option<Outcome>, Code> {
+    Socket::with(handle, |socket| {
+        // Without a connection nothing can be in progress.
+        let link = socket.link().map_err(|_| Code::INVALID)?;
+        link.poll();
+        match overlapped.outcome() {
+            // Upcalls of others do not wait for the next call.
+            Some(outcome) if !link.has_reports() => Ok(Some(outcome)),
+            None if !link.has_reports() && !wait => Err(Code::INCOMPLETE),
+            _ => Ok(None),
+        }
+    })?
+}
+
+/// Makes the upcalls that wait, and waits for the result if asked to.
+fn advance(socket: &Socket, overlapped: Overlapped, wait: bool) -> Result<Outcome, Code> {
+    let link = socket.link()?;
     link.advance();
     if let Some(outcome) = overlapped.outcome() {
         return Ok(outcome);
