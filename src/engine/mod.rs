@@ -226,7 +226,7 @@ struct Sockets;
 
 impl Work for Sockets {
     fn event(&self, event: Event) {
-        let find = |token: crate::fabric::Token| TABLE.get(Handle::from_raw(token.0));
+        let find = |token: fabric::Token| TABLE.get(Handle::from_raw(token.0));
         match event {
             Event::Request { listener, request } => match find(listener) {
                 Some(socket) => socket.requested(request),
