@@ -5,7 +5,7 @@
  */
 #include "calls.h"
 
-enum { STATES = 7, NEWER = 20 };
+enum { STATES = 7, ROUNDS = 4, NEWER = 100 };
 
 int main(void)
 {
@@ -55,16 +55,18 @@ int main(void)
         check_no_socket(stale[i], &material);
 
     phase("with newer sockets");
-    for (int i = 0; i < NEWER; i++) {
-        CHECK_OK(san_socket(AF_INET, &newer[i], NULL));
-        for (int k = 0; k < STATES; k++)
-            if (newer[i] == stale[k])
-                fail("the descriptor %#llx was used again", (unsigned long long)newer[i]);
+    for (int round = 0; round < ROUNDS; round++) { /* whatever is reused is reused by then */
+        for (int i = 0; i < NEWER; i++) {
+            CHECK_OK(san_socket(AF_INET, &newer[i], NULL));
+            for (int k = 0; k < STATES; k++)
+                if (newer[i] == stale[k])
+                    fail("the descriptor %#llx was used again", (unsigned long long)newer[i]);
+        }
+        for (int i = 0; i < STATES; i++)
+            check_no_socket(stale[i], &material);
+        for (int i = 0; i < NEWER; i++)
+            CHECK_OK(san_close(newer[i]));
     }
-    for (int i = 0; i < STATES; i++)
-        check_no_socket(stale[i], &material);
-    for (int i = 0; i < NEWER; i++)
-        CHECK_OK(san_close(newer[i]));
 
     pair_exchange(&pair);
     material_close(&material, pair.a.s);

@@ -11,7 +11,7 @@
 
 #include "pair.h"
 
-enum { ROUNDS = 600, LENGTH = 500000, LARGE = 6000000, OFFSET = 1004, MESSAGE = 40 };
+enum { ROUNDS = 240, LENGTH = 500000, LARGE = 6000000, OFFSET = 1004, MESSAGE = 40 };
 
 static struct pair pair;
 
