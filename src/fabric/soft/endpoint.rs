@@ -168,10 +168,15 @@ impl SoftEndpoint {
         *slot = None;
         drop(slot);
         self.core.tell(event);
-        if let Some(link) = self.link.get() {
-            // The peer may have asked before this side was armed.
-            link.arm(Sleeper::Service, reason::REQUEST);
-            self.progress_rdma(link);
+        match self.link.get() {
+            Some(link) => {
+                // The peer may have asked before this side was armed, and a sleeper that armed
+                // before there was a link is not known to the peer.
+                link.arm(Sleeper::Service, reason::REQUEST);
+                self.progress_rdma(link);
+                self.wake_own(link);
+            }
+            None => self.wake_unlinked(),
         }
     }
 
@@ -285,7 +290,9 @@ impl SoftEndpoint {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
                 matches!(now, state::OPEN | state::DRAINING).then_some(to)
             });
-        let Some(link) = self.link.get() else { return };
+        let Some(link) = self.link.get() else {
+            return self.wake_unlinked();
+        };
         if moved.is_err() {
             return;
         }
@@ -339,6 +346,13 @@ impl SoftEndpoint {
         self.wake_progress(link);
     }
 
+    /// Wakes a sleeper of an endpoint that will not be connected.
+    fn wake_unlinked(&self) {
+        if self.waiter.swap(false, Ordering::SeqCst) {
+            sys::signal(self.event.as_fd());
+        }
+    }
+
     fn wake_progress(&self, link: &Link) {
         if self.progress.swap(false, Ordering::SeqCst) {
             link.disarm(Sleeper::Progress);
@@ -382,7 +396,7 @@ impl SoftEndpoint {
         if self.rdma.lock().has_something(link) {
             return true;
         }
-        let receiving = self.receiving.lock();
+        let mut receiving = self.receiving.lock();
         receiving.has_completions() || receiving.could_deliver(link)
     }
 }

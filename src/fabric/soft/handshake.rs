@@ -127,8 +127,10 @@ impl Listening {
                 newcomer.socket.as_fd(),
                 Watched::Newcomer(Arc::clone(&newcomer)),
             );
-            if watched.is_err() || !self.is_open() {
+            if watched.is_err() {
                 newcomer.dismiss(core, Message::Unable);
+            } else if !self.is_open() {
+                newcomer.dismiss(core, Message::Reject);
             } else {
                 core.schedule(deadline);
             }
@@ -563,9 +565,12 @@ struct PeerProcess {
 
 fn find(name: &str) -> Found {
     match sys::connect_to(name) {
-        // A name of another user's making is as good as none.
+        // A name of another user's making is as good as none, and so is one that a child holds
+        // since its parent, who listened, is gone.
         Ok(socket) => match sys::peer(socket.as_fd()) {
-            Ok(peer) if peer.user == sys::user() => Found::Socket(socket),
+            Ok(peer) if peer.user == sys::user() && !Process::is_certainly_gone(peer.pid) => {
+                Found::Socket(socket)
+            }
             _ => Found::Nobody,
         },
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Found::Full,

@@ -54,6 +54,14 @@ impl Process {
         Some(process)
     }
 
+    /// Whether there is no such process any more; "no" where that cannot be told.
+    pub(super) fn is_certainly_gone(pid: i32) -> bool {
+        match sys::process(pid) {
+            Ok(fd) => sys::is_readable(fd.as_fd()),
+            Err(error) => pid > 0 && error.raw_os_error() == Some(libc::ESRCH),
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         sys::is_readable(self.fd.as_fd())
     }

@@ -157,9 +157,10 @@ impl Rdma {
                 }
                 _ => return Err(Fault::Broken),
             }
-            if self.service.inward.release(ring, record) {
-                moved.wake |= reason::SERVICE_SPACE;
-            }
+            self.service.inward.release(ring, record);
+        }
+        if self.service.inward.take_news() {
+            moved.wake |= reason::SERVICE_SPACE;
         }
         self.answer(link, moved)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::link::Link;
+use super::link::{Link, reason};
 use super::region::{Spans, Table, scatter};
 use super::ring::{Broken, Consumer};
 use super::sending::MESSAGE;
@@ -104,15 +104,20 @@ impl Receiving {
             if outcome == Outcome::Truncated {
                 return Err(Failed);
             }
-            delivered.told |= self.ring.release(ring, record);
+            self.ring.release(ring, record);
         }
-        delivered.told |= self.ring.tell_if_needed(ring, delivered.empty);
+        self.ring.tell_if_needed(ring, delivered.empty);
+        delivered.told = self.ring.take_news();
         Ok(delivered)
     }
 
     /// Whether `deliver` would do something.
-    pub(super) fn could_deliver(&self, link: &Link) -> bool {
-        match self.ring.peek(link.incoming(Lane::Messages)) {
+    pub(super) fn could_deliver(&mut self, link: &Link) -> bool {
+        let next = self.ring.peek(link.incoming(Lane::Messages));
+        if self.ring.take_news() {
+            link.wake(reason::SPACE);
+        }
+        match next {
             Ok(None) => false,
             Ok(Some(_)) => !self.queue.is_empty(),
             Err(Broken) => true,

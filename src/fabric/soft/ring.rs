@@ -9,6 +9,10 @@
 //! 16  ...   payload
 //! ```
 //!
+//! A record of kind `TURN` has no payload; it fills the rest of the ring. With it a producer of
+//! small messages goes back to the start early, so that a connection that only chats touches a few
+//! pages of its ring and not all of it.
+//!
 //! Invariants: the word of a record is stored last, after its payload and after the word behind it
 //! was zeroed; both positions are private, so the peer cannot move them; the consumer reads each
 //! word once into a private copy and checks it before use.
@@ -18,6 +22,14 @@ use std::sync::atomic::Ordering;
 use super::shm::{GRANULE, HEADER, Ring};
 
 const MARK: u64 = 0xD15C;
+/// The kind of a record that leads to the start of the ring.
+const TURN: u8 = 0xFF;
+/// How much of the ring is used by small messages as long as the consumer keeps up.
+const WINDOW: u64 = 64 << 10;
+/// A message that is small in this sense.
+const SMALL: usize = 512;
+/// After how many bytes the producer is told, at the latest.
+const TELL: u64 = 32 << 10;
 
 /// The peer wrote something that no correct peer writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -35,6 +47,8 @@ pub(super) struct Producer {
     head: u64,
     /// The last tail that was seen and believed.
     tail: u64,
+    /// From here on the next small record may begin at the start of the ring.
+    turn: u64,
 }
 
 impl Producer {
@@ -43,6 +57,9 @@ impl Producer {
     pub(super) fn reserve(&mut self, ring: Ring<'_>, len: usize) -> Result<Option<u64>, Broken> {
         // One granule more: the word behind the record must be free to be zeroed.
         let need = record_size(len) + GRANULE;
+        if self.head >= self.turn && len <= SMALL {
+            self.consider_turn(ring, need)?;
+        }
         if self.head - self.tail + need > ring.size() {
             self.believe_tail(ring)?;
             if self.head - self.tail + need > ring.size() {
@@ -53,12 +70,32 @@ impl Producer {
     }
 
     fn believe_tail(&mut self, ring: Ring<'_>) -> Result<(), Broken> {
-        // SeqCst: also the look again after arming (see `wake`).
+        // SeqCst: also the look again after arming (see `link`).
         let tail = ring.tail().load(Ordering::SeqCst);
         if tail < self.tail || tail > self.head || !tail.is_multiple_of(GRANULE) {
             return Err(Broken);
         }
         self.tail = tail;
+        Ok(())
+    }
+
+    /// Goes back to the start of the ring if enough is used and the consumer is near.
+    #[cold]
+    fn consider_turn(&mut self, ring: Ring<'_>, need: u64) -> Result<(), Broken> {
+        let offset = self.head & (ring.size() - 1);
+        let start = self.head - offset;
+        if offset < WINDOW {
+            self.turn = start + WINDOW;
+            return Ok(());
+        }
+        self.turn = start + ring.size() + WINDOW;
+        self.believe_tail(ring)?;
+        let rest = ring.size() - offset;
+        if self.head + rest - self.tail + need <= ring.size() {
+            let len = usize::try_from(rest - HEADER).map_err(|_| Broken)?;
+            self.publish(ring, TURN, len, 0);
+            self.turn = self.head + WINDOW;
+        }
         Ok(())
     }
 
@@ -91,13 +128,32 @@ pub(super) struct Consumer {
     position: u64,
     /// The position that the producer was told.
     told: u64,
+    /// The producer was told since `take_news`.
+    news: bool,
 }
 
 impl Consumer {
     /// The next record, if there is one. Its payload may change until it is copied.
     #[inline]
-    pub(super) fn peek(&self, ring: Ring<'_>) -> Result<Option<Record>, Broken> {
-        // SeqCst: also the look again after arming (see `wake`).
+    pub(super) fn peek(&mut self, ring: Ring<'_>) -> Result<Option<Record>, Broken> {
+        let record = self.look(ring)?;
+        match record {
+            Some(record) if record.kind == TURN => {
+                let end = self.position + record_size(record.len);
+                if !end.is_multiple_of(ring.size()) {
+                    return Err(Broken);
+                }
+                self.release(ring, record);
+                // At the start there is no room for another turn: it would be too long.
+                self.look(ring)
+            }
+            other => Ok(other),
+        }
+    }
+
+    #[inline]
+    fn look(&self, ring: Ring<'_>) -> Result<Option<Record>, Broken> {
+        // SeqCst: also the look again after arming (see `link`).
         let word = ring.word(self.position).load(Ordering::SeqCst);
         if word == 0 {
             return Ok(None);
@@ -115,37 +171,58 @@ impl Consumer {
     }
 
     /// Gives the space of the record that `peek` returned back, and tells the producer now and
-    /// then; `true` if it was told.
+    /// then.
     #[inline]
-    pub(super) fn release(&mut self, ring: Ring<'_>, record: Record) -> bool {
+    pub(super) fn release(&mut self, ring: Ring<'_>, record: Record) {
         self.position += record_size(record.len);
-        if self.position - self.told >= ring.size() / 8 {
-            self.tell(ring)
-        } else {
-            false
+        if self.position - self.told >= TELL {
+            self.tell(ring);
         }
     }
 
     /// Tells the producer, after a look at the ring, unless that would be in vain.
     ///
-    /// A producer that waits for room finds a ring in which more is used than this consumer keeps
-    /// to itself (less than an eighth), as no record is longer than a ring without an eighth. So
-    /// there is something left to consume; and either it is still there, then this tells, or so
-    /// much has been consumed that `release` has told.
+    /// What this consumer keeps to itself is less than `TELL`, and the longest record and `TELL`
+    /// together are less than the ring. So in the ring of a producer that waits for room there is
+    /// something left to consume; and either it is still there, then this tells, or so much has
+    /// been consumed since that `release` has told.
     #[inline]
-    pub(super) fn tell_if_needed(&mut self, ring: Ring<'_>, is_empty: bool) -> bool {
-        if is_empty { false } else { self.tell(ring) }
+    pub(super) fn tell_if_needed(&mut self, ring: Ring<'_>, is_empty: bool) {
+        if !is_empty {
+            self.tell(ring);
+        }
     }
 
-    /// Tells the producer how far this end is; `true` if that was news.
+    /// Tells the producer how far this end is.
     #[inline]
-    pub(super) fn tell(&mut self, ring: Ring<'_>) -> bool {
-        if self.told == self.position {
-            return false;
+    pub(super) fn tell(&mut self, ring: Ring<'_>) {
+        if self.told != self.position {
+            self.told = self.position;
+            self.news = true;
+            // Release for the reads of the payload; SeqCst for the look at the arming word that
+            // follows.
+            ring.tail().store(self.position, Ordering::SeqCst);
         }
-        self.told = self.position;
-        // Release for the reads of the payload; SeqCst for the look at the arming word that follows.
-        ring.tail().store(self.position, Ordering::SeqCst);
-        true
+    }
+
+    /// Whether the producer was told something since the last call, and has to be woken if it
+    /// waits for that.
+    #[inline]
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+}
+
+#[cfg(test)]
+impl Producer {
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+}
+
+#[cfg(test)]
+impl Consumer {
+    pub(super) fn told(&self) -> u64 {
+        self.told
     }
 }

@@ -236,7 +236,7 @@ impl Epoll {
 pub(super) fn process(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: plain numbers.
     let rc = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    own(c_int::try_from(rc).map_err(|_| io::ErrorKind::Other)?)
+    own(c_int::try_from(rc).unwrap_or(-1))
 }
 
 // ---- Unix sockets ------------------------------------------------------------------------

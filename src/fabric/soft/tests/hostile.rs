@@ -105,6 +105,9 @@ const DEEDS: &[(&str, Deed)] = &[
         let size = h.segment.ring_size() as u64;
         h.write(Lane::Messages, 0, MARK | 1 << 32 | size, 0);
     }),
+    ("a turn that does not end with the ring", |h, _| {
+        h.write(Lane::Messages, 0, MARK | 0xFF << 32 | 64, 0);
+    }),
     ("a tail beyond what was sent", |h, v| {
         h.segment
             .own()

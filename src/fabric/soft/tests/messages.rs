@@ -358,3 +358,32 @@ fn arming_finds_what_is_there_and_signals_what_comes() {
     assert!(readable(&b));
     assert!(!b.endpoint.arm(ArmFor::Waiter));
 }
+
+#[test]
+fn a_sleeper_of_an_endpoint_that_cannot_connect_is_woken() {
+    let mut rig = Rig::new(Options::default());
+    let from = SocketAddr::new(rig.at.ip(), 0);
+    let here = Token(number());
+    let endpoint = rig.host.fabric.connect(here, from, rig.at).unwrap();
+    assert!(endpoint.arm(ArmFor::Waiter));
+    drop(rig.host.request(rig.listening));
+    assert_eq!(rig.host.connected(here), Err(ConnectError::Refused));
+    assert!(super::rig::sleep_until_readable(&*endpoint));
+    assert!(!endpoint.arm(ArmFor::Waiter));
+}
+
+#[test]
+fn a_sleeper_that_armed_before_the_connection_was_up_is_woken_when_it_is() {
+    let mut rig = Rig::new(Options::default());
+    let from = SocketAddr::new(rig.at.ip(), 0);
+    let here = Token(number());
+    let endpoint = rig.host.fabric.connect(here, from, rig.at).unwrap();
+    assert!(endpoint.arm(ArmFor::Waiter));
+    let _accepted = rig
+        .host
+        .request(rig.listening)
+        .accept(Token(number()))
+        .unwrap();
+    rig.host.connected(here).unwrap();
+    assert!(super::rig::sleep_until_readable(&*endpoint));
+}

@@ -5,7 +5,9 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::rig::{End, Host, Memory, PATIENCE, ROOM, Rig, number, sleep_until_readable, until};
+use super::rig::{
+    End, Host, Memory, PATIENCE, ROOM, Rig, free_address, number, sleep_until_readable, until,
+};
 use crate::fabric::soft::{Options, Rdma};
 use crate::fabric::{Access, ArmFor, Ending, Event, Fabric, OpId, Outcome, Post, Posted, Token};
 
@@ -61,6 +63,9 @@ fn the_other_process() {
     };
     let at: SocketAddr = std::env::var(AT).unwrap().parse().unwrap();
     let options = Options::default().with_environment(|name| std::env::var(name).ok());
+    if role == "listen and fork" {
+        return listen_and_fork(options, at);
+    }
     if role == "leave nothing" {
         return leave_nothing(&options);
     }
@@ -155,6 +160,25 @@ fn fork_and_hang(host: &mut Host, end: &mut End) {
     }
     end.send(&pid.to_le_bytes()).unwrap();
     hang(host);
+}
+
+/// Listens, and leaves the listening socket to a child of its own.
+#[allow(unsafe_code)]
+fn listen_and_fork(options: Options, at: SocketAddr) {
+    let host = Host::new(options);
+    let _listener = host.fabric.listen(Token(1), at).unwrap();
+    // SAFETY: the child only sleeps.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        for _ in 0..5 {
+            // SAFETY: plain number.
+            unsafe { libc::sleep(1) };
+        }
+        // SAFETY: plain number.
+        unsafe { libc::_exit(0) };
+    }
+    // SAFETY: plain number.
+    unsafe { libc::_exit(0) };
 }
 
 /// Connects to itself again and again; nothing may be left.
@@ -408,6 +432,24 @@ fn a_killed_peer_is_noticed_although_its_child_holds_the_connection() {
     assert_eq!(end.end(receive), Outcome::Flushed(Ending::Peer));
     // SAFETY: plain numbers; the process is ours and still sleeps.
     unsafe { libc::kill(grandchild, libc::SIGKILL) };
+}
+
+#[test]
+fn a_listening_socket_that_only_a_child_holds_is_nobody() {
+    let [_, high, low, _] = std::process::id().to_be_bytes();
+    let at = SocketAddr::new(
+        [127, 33, high, low].into(),
+        free_address("127.0.0.1").port(),
+    );
+    assert!(other("listen and fork", at, Rdma::Auto).is_content());
+    let mut host = Host::new(Options::default());
+    let token = Token(number());
+    let from = SocketAddr::new(at.ip(), 0);
+    let _endpoint = host.fabric.connect(token, from, at).unwrap();
+    assert_eq!(
+        host.connected(token),
+        Err(crate::fabric::ConnectError::NobodyListens)
+    );
 }
 
 #[test]
