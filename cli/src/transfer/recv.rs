@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::frame::{END_LEN, GREETING_LEN, Greeting, HEADER_LEN, Header, Sum, Verdict};
 use super::report::Report;
 use super::sink::{Sink, WriteBehind};
-use super::{ANSWER_TIME, frame, gone, malformed, read_exactly, write_all};
+use super::{frame, gone, malformed, read_exactly, write_all};
 use crate::args;
 use crate::failure::Failure;
 use crate::link::{self, Link};
@@ -14,6 +14,8 @@ use crate::output;
 use crate::progress::Progress;
 
 const PEER: &str = "the sender";
+/// How long a connection may take to greet; meanwhile others wait.
+const GREETING_TIME: Duration = Duration::from_secs(10);
 /// How long a receiver that has failed lets the sender notice before it hangs up.
 const PARTING_TIME: Duration = Duration::from_secs(10);
 
@@ -68,7 +70,7 @@ fn first_sender(listener: &link::Listener) -> Result<(Link, Option<u64>, String)
 }
 
 fn greet(link: &Link) -> Result<(Option<u64>, String), Failure> {
-    link.set_read_timeout(Some(ANSWER_TIME))
+    link.set_read_timeout(Some(GREETING_TIME))
         .map_err(|error| gone(PEER, error))?;
     let mut head = [0; GREETING_LEN];
     read_exactly(link, &mut head, PEER)?;
