@@ -98,6 +98,8 @@ pub struct Pair {
     pub b: Host,
     /// Nothing is delivered any more.
     pub cut: bool,
+    /// What a side sent last is lost when it disconnects, as a provider may do.
+    pub lossy: bool,
     to_a: VecDeque<(Instant, Vec<u8>)>,
     to_b: VecDeque<(Instant, Vec<u8>)>,
     rdma: Vec<Rdma>,
@@ -115,6 +117,7 @@ impl Pair {
             a: Host::new(Role::Connector, a, now),
             b: Host::new(Role::Acceptor, b, now),
             cut: false,
+            lossy: false,
             to_a: VecDeque::new(),
             to_b: VecDeque::new(),
             rdma: Vec::new(),
@@ -438,6 +441,9 @@ impl Pair {
         self.host(side).disconnected += 1;
         assert_eq!(self.host(side).disconnected, 1, "disconnected twice");
         self.wire_to(side).clear();
+        if self.lossy {
+            self.wire_to(side.other()).clear();
+        }
         // The provider flushes what is pending.
         while let Some(at) = self.rdma.iter().position(|rdma| rdma.side == side) {
             self.finish(at);

@@ -215,6 +215,7 @@ mod scenario {
     pub(super) fn both_end(reposting: bool) {
         for (a, b) in modes() {
             let mut world = World::new(a, b, [&[], &[]], [true, true]);
+            world.pair.lossy = true;
             world.pair.a.send(500).unwrap();
             world.pair.b.send(500).unwrap();
             world.pair.a.session.shutdown_send();

@@ -91,7 +91,7 @@ prop_compose! {
         receive_buffers in prop_oneof![3 => 5..16_u32, 1 => 16..60_u32],
         receive_buffer_size in 256..500_u32,
         send_buffers in 1..6_u32,
-        rdma_read in any::<bool>(),
+        (rdma_read, push) in any::<(bool, bool)>(),
         max_rdma in prop_oneof![Just(0_u64), 1..50_u64, 100..3000_u64],
         max_rdma_in_flight in 1..4_u32,
         descriptor_len in prop_oneof![1 => Just(0_usize), 4 => Just(24_usize), 1 => Just(64_usize)],
@@ -105,7 +105,7 @@ prop_compose! {
         keep_alive in prop_oneof![Just(None), Just(Some(Duration::from_millis(700)))],
     ) -> Config {
         Config {
-            receive_buffers, receive_buffer_size, send_buffers, rdma_read, max_rdma,
+            receive_buffers, receive_buffer_size, send_buffers, rdma_read, push, max_rdma,
             max_rdma_in_flight, descriptor_len, max_descriptor, threshold, initial_portion,
             inbox_limit, temp_limit, temp_chunk, fill_limit, max_large, keep_alive,
             max_message: 450, max_sends: 6, ..Config::default()
@@ -266,13 +266,14 @@ proptest! {
 
     #[test]
     fn every_way_to_end_ends(
-        a in config(), b in config(), early in any::<bool>(),
+        a in config(), b in config(), early in any::<bool>(), lossy in any::<bool>(),
         before in vec(ordinary(), 0..60),
         end in vec(ending(), 1..4),
         after in vec(ordinary(), 0..30),
         last in side(),
     ) {
         let mut pair = if early { Pair::new(a, b) } else { Pair::established(a, b) };
+        pair.lossy = lossy;
         for operation in before.iter().chain(&end).chain(&after) {
             apply(&mut pair, operation);
         }
@@ -302,6 +303,7 @@ proptest! {
         operations in vec(ordinary(), 1..60), side in side(),
     ) {
         let mut pair = Pair::established(a, b);
+        pair.lossy = true;
         for operation in &operations {
             apply(&mut pair, operation);
         }
