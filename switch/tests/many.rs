@@ -1,0 +1,130 @@
+//! Many connections at once, what they cost while nothing happens, and what is left afterwards.
+//! One test, because it counts what belongs to the whole process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{Numbers, PATIENCE, is_ready, open_descriptors};
+use wsd_switch::{SanListener, SanStream};
+
+const CONNECTIONS: usize = 1_000;
+/// Both ends of each are in this process.
+const DESCRIPTORS: u64 = 20_000;
+
+/// Raises the limit as far as it goes; `false` if that is not enough.
+fn raise_limit() -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: writes one structure.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur = limit.rlim_max.min(DESCRIPTORS);
+    // SAFETY: reads one structure.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    limit.rlim_cur >= DESCRIPTORS
+}
+
+/// Processor time of this process so far.
+fn cpu_time() -> Duration {
+    // SAFETY: all zeroes is a valid value of this structure of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: writes one structure.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let time = |value: libc::timeval| {
+        Duration::from_micros(u64::try_from(value.tv_sec * 1_000_000 + value.tv_usec).unwrap())
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_thousand_connections_work_cost_nothing_while_idle_and_leave_nothing() {
+    let connections = if raise_limit() { CONNECTIONS } else { 50 };
+    let listener = SanListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    // The first connection brings what stays for the life of the process.
+    let first = SanStream::connect(at).unwrap();
+    let other = listener.accept().unwrap().0;
+    drop((first, other));
+    thread::sleep(Duration::from_millis(300));
+    let before = (open_descriptors(), threads(), resident());
+
+    let connecting = thread::spawn(move || {
+        (0..connections)
+            .map(|_| SanStream::connect(at).unwrap())
+            .collect::<Vec<_>>()
+    });
+    let mut accepted: Vec<_> = (0..connections)
+        .map(|_| listener.accept().unwrap().0)
+        .collect();
+    let mut connected = connecting.join().unwrap();
+    assert!(connected.iter().all(|stream| stream.transport().is_san()));
+    accepted.sort_by_key(|stream| stream.peer_addr().unwrap().port());
+    connected.sort_by_key(|stream| stream.local_addr().unwrap().port());
+
+    for (index, (one, two)) in connected.iter_mut().zip(&mut accepted).enumerate() {
+        let len = if index % 10 == 0 { 100_000 } else { 64 };
+        let bytes = Numbers::new(index as u64).bytes(len);
+        one.write_all(&bytes).unwrap();
+        let mut got = vec![0; len];
+        two.read_exact(&mut got).unwrap();
+        assert!(got == bytes);
+        two.write_all(&got[..8]).unwrap();
+        one.read_exact(&mut got[..8]).unwrap();
+    }
+    let each = resident().saturating_sub(before.2) / (2 * connections);
+    println!("{each} bytes resident for each end");
+
+    // Some sleep in a call, some are polled for, most are just there.
+    let sleeper = accepted[0].try_clone().unwrap();
+    let sleeping = thread::spawn(move || (&sleeper).read(&mut [0; 1]));
+    for stream in &accepted[1..20] {
+        stream.set_nonblocking(true).unwrap();
+        assert!(!is_ready(stream, Duration::ZERO));
+    }
+    thread::sleep(Duration::from_millis(500));
+    let (start, used) = (Instant::now(), cpu_time());
+    thread::sleep(Duration::from_secs(1));
+    let share = (cpu_time() - used).as_secs_f64() / start.elapsed().as_secs_f64();
+    assert!(
+        share < 0.1,
+        "idle connections use {share:.3} of a processor"
+    );
+    connected[0].write_all(b"!").unwrap();
+    assert_eq!(sleeping.join().unwrap().unwrap(), 1);
+
+    drop(connected);
+    drop(accepted);
+    until("every descriptor is closed", || {
+        open_descriptors() <= before.0
+    });
+    until("no thread is left", || threads() <= before.1);
+}
