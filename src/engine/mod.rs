@@ -98,6 +98,10 @@ fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
     }
 }
 
+/// What the fabric of the next start is to do wrong.
+#[cfg(test)]
+pub(crate) static TEST_FAULTS: Mutex<Option<fabric::fault::Faults>> = Mutex::new(None);
+
 /// Starts the provider, or counts one more start.
 pub(crate) fn start(switch: Arc<dyn Switch>, system: &Arc<dyn System>) -> Result<(), StartError> {
     let mut started = STARTED.lock();
@@ -157,6 +161,13 @@ impl Provider {
     fn new(system: &Arc<dyn System>) -> Result<Self, StartError> {
         let config = Config::from_environment();
         let fabric = make_fabric(&config)?;
+        #[cfg(test)]
+        let fabric = match &*TEST_FAULTS.lock() {
+            Some(faults) => faults
+                .around(fabric)
+                .expect("descriptors for a faulty fabric"),
+            None => fabric,
+        };
         let mut caps = fabric.caps();
         caps.rdma_read &= config.rdma_read;
         let absent = |error: std::io::Error| StartError::FabricAbsent {

@@ -175,7 +175,7 @@ impl Link {
         // req: WSD-11, memory first, then the upcalls.
         self.memory.release_all(self.endpoint());
         self.waiting.announce();
-        self.deliver(false);
+        self.deliver(false, usize::MAX);
     }
 
     fn is_idle(&self) -> bool {

@@ -98,7 +98,7 @@ impl Link {
     pub(crate) fn wait(&self, address: usize, done: &dyn Fn() -> bool) -> Waited {
         let look = || {
             self.poll();
-            self.deliver(true);
+            self.deliver(true, usize::MAX);
             done()
         };
         if self.spin.until(look) {
@@ -107,7 +107,7 @@ impl Link {
         let waiter = self.waiting.enter();
         let waited = loop {
             self.poll();
-            self.deliver(true);
+            self.deliver(true, usize::MAX);
             if done() {
                 break Waited::Done;
             }

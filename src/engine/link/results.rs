@@ -13,6 +13,9 @@ use crate::engine::operation::{Kind, Queue};
 use crate::engine::outlet::End;
 use crate::fabric::{Completion, Outcome};
 
+/// How many upcalls a caller makes at most before it goes its way.
+const UPCALLS: usize = 64;
+
 fn end_of(outcome: Outcome) -> (End, usize) {
     match outcome {
         Outcome::Done(bytes) => (End::Done, bytes),
@@ -92,23 +95,27 @@ impl Link {
     }
 
     /// Makes the upcalls that wait, unless another thread is at it, which then makes these too.
-    /// `nested`: also when this thread is already in an upcall of this connection.
-    pub(super) fn deliver(&self, nested: bool) {
+    /// `nested`: also when this thread is already in an upcall of this connection. Returns whether
+    /// there are more than `most`, which the caller sees to.
+    pub(super) fn deliver(&self, nested: bool, most: usize) -> bool {
         if !self.has_reports() {
-            return;
+            return false;
         }
         let me = std::thread::current().id();
         // Holds the switch's socket: it is given back after the last of these upcalls.
         let Some(upcall) = self.around.outlet.enter() else {
-            return;
+            return false;
         };
         let mut reports = self.reports.lock();
         let outermost = reports.owner.is_none();
         if reports.owner.is_some_and(|owner| !nested || owner != me) {
-            return;
+            return false;
         }
         reports.owner = Some(me);
-        while let Some(report) = reports.waiting.pop_front() {
+        for _ in 0..most {
+            let Some(report) = reports.waiting.pop_front() else {
+                break;
+            };
             self.unreported.fetch_sub(1, Ordering::AcqRel);
             reports.running.push(report.ticket.address);
             drop(reports);
@@ -129,12 +136,16 @@ impl Link {
         if outermost {
             reports.owner = None;
         }
+        !reports.waiting.is_empty()
     }
 
     /// Polls and makes upcalls. For calls that may make them.
     pub(crate) fn advance(&self) {
         self.poll();
-        self.deliver(false);
+        if self.deliver(false, UPCALLS) {
+            // A caller that wants to know of one operation is not kept for all of them.
+            self.around.progress.enlist(self.around.socket);
+        }
     }
 
     /// Whether upcalls wait to be made.

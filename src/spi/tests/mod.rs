@@ -3,6 +3,7 @@
 mod closing;
 mod connection;
 mod events;
+mod faults;
 mod harness;
 mod memory;
 mod options;

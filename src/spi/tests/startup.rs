@@ -138,3 +138,43 @@ fn starting_and_stopping_leaves_no_threads_or_descriptors() {
     );
     session.restart();
 }
+
+#[test]
+fn a_child_process_has_no_sockets_and_may_start_for_itself() {
+    let mut session = Session::alone();
+    let listener = Sock::listening(4);
+    let (a, b) = pair_through(&listener);
+    pass(&a, &b, b"before");
+    // SAFETY: no other test runs; the child ends by `_exit`, or by its alarm.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        // SAFETY: plain values.
+        unsafe { libc::alarm(30) };
+        let right = std::panic::catch_unwind(|| {
+            assert_eq!(cleanup(), Err(WSANOTINITIALISED));
+            assert_eq!(a.close(), Err(WSAENOTSOCK));
+            let made = socket_of(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP);
+            assert_eq!(made, Err(WSANOTINITIALISED));
+            start();
+            let (c, d) = pair();
+            pass(&c, &d, b"a connection of the child");
+            cleanup().unwrap();
+        });
+        // SAFETY: ends the child without touching what is the parent's.
+        unsafe { libc::_exit(i32::from(right.is_err())) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child has failed");
+    pass(&b, &a, b"and after");
+    pass_once_more(&listener);
+    session.stop();
+    session.restart();
+}
+
+fn pass_once_more(listener: &Sock) {
+    let (a, b) = pair_through(listener);
+    pass(&a, &b, b"the listener lives, too");
+}
