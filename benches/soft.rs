@@ -35,7 +35,7 @@ fn main() {
             }
         }
         for len in [64u32, 4096, 16 << 10, 64 << 10] {
-            let count = (16 << 20) / len.max(1024);
+            let count = (4 << 20) / len.max(1024);
             if let Some(took) = stream(layer, len as usize, count, RING) {
                 let each = took.as_secs_f64() * 1e9 / f64::from(count);
                 let rate = f64::from(len) / each;

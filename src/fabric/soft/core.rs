@@ -223,9 +223,8 @@ impl Core {
 
     pub(super) fn poll(&self, into: &mut Vec<Event>) {
         let mut ready = Vec::new();
-        // A second look finds what the first batch had no room for; more can wait for the next
-        // call, as everything is level-triggered.
-        while self.epoll.ready(&mut ready) == 64 && ready.len() < 1024 {}
+        // What the batch has no room for is reported by the next call.
+        self.epoll.ready(&mut ready);
         for ready in ready {
             match ready.id {
                 WAKE => sys::drain(self.wake.as_fd()),

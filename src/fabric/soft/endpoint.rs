@@ -296,6 +296,7 @@ impl SoftEndpoint {
         if moved.is_err() {
             return;
         }
+        // Everything pending ends, once. req: WSD-11
         // This also waits for a copy that is being made: once the peer hears of the end, this side
         // touches its memory no more.
         self.flush_outgoing(link, ending);

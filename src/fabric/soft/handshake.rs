@@ -25,6 +25,8 @@ use crate::fabric::{ConnectError, Endpoint, Event, ListenError, Listener, Reques
 
 /// Peers that may be about to introduce themselves at one fabric.
 const MOST_NEWCOMERS: usize = 4096;
+/// Peers that the kernel keeps until they are taken in.
+const BACKLOG: i32 = 4096;
 /// After how long a full listener is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -35,6 +37,7 @@ const RETRY: Duration = Duration::from_millis(5);
 pub(super) struct Listening {
     id: u64,
     token: Token,
+    at: SocketAddr,
     socket: OwnedFd,
     closed: AtomicBool,
 }
@@ -54,17 +57,17 @@ pub(super) fn listen(
     if at.port() == 0 || !(at.ip().is_unspecified() || directory::is_local(at.ip())) {
         return Err(ListenError::AddressNotAvailable);
     }
-    let socket =
-        sys::listen_under(&directory::name(sys::user(), at)).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::AddrInUse => ListenError::AddressInUse,
-                _ => ListenError::NoResources,
-            }
-        })?;
+    let socket = sys::listen_under(&directory::name(sys::user(), at), BACKLOG).map_err(
+        |error| match error.kind() {
+            io::ErrorKind::AddrInUse => ListenError::AddressInUse,
+            _ => ListenError::NoResources,
+        },
+    )?;
     let id = core.identifier();
     let listening = Arc::new(Listening {
         id,
         token,
+        at,
         socket,
         closed: AtomicBool::new(false),
     });
@@ -83,6 +86,16 @@ pub(super) fn listen(
 impl Listener for SoftListener {}
 
 impl Listening {
+    /// Whether a connection between these addresses may come in here.
+    fn takes(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let here = self.at.port() == to.port()
+            && self.at.is_ipv4() == to.is_ipv4()
+            && (self.at.ip() == to.ip() || self.at.ip().is_unspecified());
+        here && from.is_ipv4() == to.is_ipv4()
+            && directory::is_local(to.ip())
+            && directory::is_local(from.ip())
+    }
+
     fn is_open(&self) -> bool {
         !self.closed.load(Ordering::SeqCst)
     }
@@ -220,7 +233,8 @@ impl Newcomer {
             tracing::debug!("a newcomer did not introduce itself");
             return self.dismiss(core, Message::Unable);
         };
-        if !sys::is_event(event.as_fd()) {
+        let listening = &self.listening;
+        if !sys::is_event(event.as_fd()) || !listening.takes(from, to) {
             return self.dismiss(core, Message::Unable);
         }
         if !self.take(core) {
@@ -237,7 +251,6 @@ impl Newcomer {
             from,
             to,
         });
-        let listening = &self.listening;
         core.tell_if(
             || listening.is_open(),
             Event::Request {

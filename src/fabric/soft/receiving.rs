@@ -87,6 +87,7 @@ impl Receiving {
             if record.kind != MESSAGE {
                 return Err(Failed);
             }
+            // The message stays in the ring until there is a receive for it. req: WSD-09
             let Some(first) = self.queue.pop_front() else {
                 break;
             };

@@ -20,7 +20,7 @@ struct Waiting {
     op: OpId,
     spans: Spans,
     len: usize,
-    /// The number of reads and writes that must have ended before.
+    /// The number of reads and writes that must have ended before. req: WSD-14
     after: u64,
 }
 

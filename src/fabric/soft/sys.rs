@@ -214,8 +214,8 @@ impl Epoll {
     }
 
     /// What is ready now; does not wait.
-    pub(super) fn ready(&self, into: &mut Vec<Ready>) -> usize {
-        const BATCH: usize = 64;
+    pub(super) fn ready(&self, into: &mut Vec<Ready>) {
+        const BATCH: usize = 256;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let room = c_int::try_from(BATCH).unwrap_or(1);
         // SAFETY: `events` has room for the number given.
@@ -228,7 +228,6 @@ impl Epoll {
                 hung_up: flags & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) != 0,
             }
         }));
-        count
     }
 }
 
@@ -277,13 +276,13 @@ fn abstract_address(name: &str) -> io::Result<(libc::sockaddr_un, socklen_t)> {
 }
 
 /// Listens under an abstract name. `AddrInUse` if somebody else has it.
-pub(super) fn listen_under(name: &str) -> io::Result<OwnedFd> {
+pub(super) fn listen_under(name: &str, backlog: c_int) -> io::Result<OwnedFd> {
     let (address, len) = abstract_address(name)?;
     let socket = unix_socket()?;
     // SAFETY: a live descriptor and an address of the length given.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) })?;
     // SAFETY: a live descriptor and a plain number; the kernel caps it.
-    check(unsafe { libc::listen(socket.as_raw_fd(), 4096) })?;
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
     Ok(socket)
 }
 

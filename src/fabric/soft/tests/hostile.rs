@@ -348,10 +348,36 @@ fn newcomers_that_stall_or_talk_garbage_are_dropped_and_others_served_meanwhile(
     let with_a_file = call(&rig);
     let file = std::fs::File::open("/dev/null").unwrap();
     sys::send_message(with_a_file.as_fd(), &hello(&rig), &[file.as_fd()]).unwrap();
+    let for_another = call(&rig);
+    let event = sys::event().unwrap();
+    let elsewhere = std::net::SocketAddr::new([127, 1, 2, 3].into(), rig.at.port());
+    let wrong = Message::Hello {
+        who: introduction(),
+        from: rig.at,
+        to: elsewhere,
+    }
+    .to_bytes();
+    sys::send_message(for_another.as_fd(), &wrong, &[event.as_fd()]).unwrap();
+    let foreign = call(&rig);
+    let abroad = "192.0.2.1:5".parse().unwrap();
+    let wrong = Message::Hello {
+        who: introduction(),
+        from: abroad,
+        to: rig.at,
+    }
+    .to_bytes();
+    sys::send_message(foreign.as_fd(), &wrong, &[event.as_fd()]).unwrap();
     let (mut a, mut b) = rig.pair();
     a.send(b"served").unwrap();
     assert_eq!(b.take(), b"served");
-    for socket in [silent, garbage, without_event, with_a_file] {
+    for socket in [
+        silent,
+        garbage,
+        without_event,
+        with_a_file,
+        for_another,
+        foreign,
+    ] {
         let mut bytes = [0; wire::LEN];
         let answer = until("an answer", || {
             rig.host.poll();
@@ -372,7 +398,7 @@ fn newcomers_that_stall_or_talk_garbage_are_dropped_and_others_served_meanwhile(
 fn a_listener_that_answers_garbage_does_not_hurt_the_connector() {
     let mut rig = Rig::new(Options::default());
     let at = std::net::SocketAddr::new([127, 9, 9, 9].into(), rig.at.port());
-    let fake = sys::listen_under(&directory::name(sys::user(), at)).unwrap();
+    let fake = sys::listen_under(&directory::name(sys::user(), at), 16).unwrap();
     let plain = std::fs::File::open("/proc/self/exe").unwrap();
     let event = sys::event().unwrap();
     let accept = |ring_size| {
@@ -404,4 +430,35 @@ fn a_listener_that_answers_garbage_does_not_hurt_the_connector() {
             Err(crate::fabric::ConnectError::NotServed)
         );
     }
+}
+
+#[test]
+fn a_listener_whose_queue_is_full_is_tried_again_until_there_is_room() {
+    let mut rig = Rig::new(Options::default());
+    let at = std::net::SocketAddr::new([127, 9, 9, 8].into(), rig.at.port());
+    let name = directory::name(sys::user(), at);
+    let fake = sys::listen_under(&name, 0).unwrap();
+    let mut others = Vec::new();
+    while let Ok(socket) = sys::connect_to(&name) {
+        others.push(socket);
+    }
+    let token = Token(number());
+    let from = std::net::SocketAddr::new(at.ip(), 0);
+    let _endpoint = crate::fabric::Fabric::connect(&rig.host.fabric, token, from, at).unwrap();
+    for _ in 0..20 {
+        assert!(!rig.host.has(|_| true));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for _ in &others {
+        drop(until("the others", || sys::accept(fake.as_fd()).ok()));
+    }
+    let caller = until("the caller", || {
+        rig.host.poll();
+        sys::accept(fake.as_fd()).ok()
+    });
+    let mut bytes = [0; wire::LEN];
+    until("its hello", || {
+        sys::receive_message(caller.as_fd(), &mut bytes).ok()
+    });
+    assert!(matches!(Message::parse(&bytes), Ok(Message::Hello { to, .. }) if to == at));
 }

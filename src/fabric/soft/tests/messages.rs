@@ -387,3 +387,44 @@ fn a_sleeper_that_armed_before_the_connection_was_up_is_woken_when_it_is() {
     rig.host.connected(here).unwrap();
     assert!(super::rig::sleep_until_readable(&*endpoint));
 }
+
+#[test]
+fn a_hundred_connections_at_once_keep_their_messages_apart() {
+    let mut rig = Rig::new(Options {
+        ring_size: 256 << 10,
+        ..Options::default()
+    });
+    let from = SocketAddr::new(rig.at.ip(), 0);
+    let tokens: Vec<_> = (0..100).map(|_| Token(number())).collect();
+    let asking: Vec<_> = tokens
+        .iter()
+        .map(|&token| rig.host.fabric.connect(token, from, rig.at).unwrap())
+        .collect();
+    let mut accepted: Vec<_> = (0..100)
+        .map(|_| {
+            let token = Token(number());
+            let request = rig.host.request(rig.listening);
+            super::rig::End::small(token, request.accept(token).unwrap())
+        })
+        .collect();
+    let mut connected: Vec<_> = tokens
+        .iter()
+        .zip(asking)
+        .map(|(&token, endpoint)| {
+            rig.host.connected(token).unwrap();
+            super::rig::End::small(token, endpoint)
+        })
+        .collect();
+    for (index, end) in connected.iter_mut().enumerate() {
+        end.send(&index.to_le_bytes()).unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for end in &mut accepted {
+        let message = end.take_small();
+        assert!(seen.insert(usize::from_le_bytes(message.as_slice().try_into().unwrap())));
+        end.send(&message).unwrap();
+    }
+    for (index, end) in connected.iter_mut().enumerate() {
+        assert_eq!(end.take_small(), index.to_le_bytes());
+    }
+}
