@@ -3,7 +3,7 @@
 //!
 //! What each file owns: [`drive`] the session and what it wants done; [`pool`] the control buffers;
 //! [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
-//! of large transfers; [`read`] and [`write`] the two directions as the application sees them;
+//! of large transfers; [`read`] and [`mod@write`] the two directions as the application sees them;
 //! [`close`] the end; [`wait`] how a thread waits; [`readiness`] the descriptor to poll;
 //! [`service`] what goes on while nobody is in a call; [`negotiate`] the beginning; [`stats`] what
 //! is counted.
