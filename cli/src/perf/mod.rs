@@ -1,6 +1,6 @@
 //! `wsdirect perf`: what the SAN path costs and carries, beside TCP and Unix sockets.
 //!
-//! Every transport is driven by the same code with the same buffers ([`line`]), in the same run,
+//! Every transport is driven by the same code with the same buffers ([`mod@line`]), in the same run,
 //! taking turns in every round; so ratios hold even where absolute figures wander.
 
 mod client;

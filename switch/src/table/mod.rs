@@ -6,7 +6,8 @@
 //!
 //! * A slot is called only if it is not null, and the 13 slots that a SAN provider does not serve
 //!   are not even kept.
-//! * Memory is lent as [`crate::lent::Region`], whose maker vouches for it; operations are [`crate::lent::Slot`]s, which stay
+//! * Memory is lent as [`crate::lent::Region`], whose maker vouches for it; operations are
+//!   [`crate::lent::Slot`]s, which stay
 //!   in place until their socket's handle has been given back. So everything else here is safe.
 
 mod control;
