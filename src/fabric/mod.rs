@@ -20,6 +20,9 @@
 pub(crate) mod fault;
 pub(crate) mod soft;
 
+// A lock for what every message takes and nearly nobody contends.
+pub(crate) use soft::{QuickGuard, QuickMutex};
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;

@@ -34,22 +34,21 @@ pub(super) unsafe extern "C" fn send(
     lp_errno: LPINT,
 ) -> c_int {
     let body = || {
-        let socket = Socket::find(args::handle(s))?;
-        // SAFETY: null, or the caller's array of that length.
-        let buffers = unsafe { args::slice::<WSABUF>(buffers, buffer_count) }?;
-        // SAFETY: null, or a structure that stays until the operation has ended.
-        let overlapped = unsafe { Overlapped::new(lp_overlapped) }?;
-        if flags != 0 {
-            return Err(Code::INVALID);
-        }
-        socket.link()?.message(
-            Kind::Send,
-            overlapped.ticket(flags),
-            buffers.iter().map(span),
-        )?;
-        // Always this, also when it is done by now: the result is there to be polled, or the
-        // upcall comes.
-        Err(Code::PENDING)
+        Socket::with(args::handle(s), |socket| {
+            // SAFETY: null, or the caller's array of that length.
+            let buffers = unsafe { args::slice::<WSABUF>(buffers, buffer_count) }?;
+            // SAFETY: null, or a structure that stays until the operation has ended.
+            let overlapped = unsafe { Overlapped::new(lp_overlapped) }?;
+            if flags != 0 {
+                return Err(Code::INVALID);
+            }
+            let ticket = overlapped.ticket(flags);
+            let spans = buffers.iter().map(span);
+            socket.link()?.message(Kind::Send, ticket, spans)?;
+            // Always this, also when it is done by now: the result is there to be polled, or the
+            // upcall comes.
+            Err(Code::PENDING)
+        })?
     };
     // SAFETY: `lp_errno` is the caller's, under the contract of the table.
     unsafe { entry("WSPSend", lp_errno, SOCKET_ERROR, body) }

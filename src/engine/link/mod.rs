@@ -34,7 +34,7 @@ use super::operation::{Kind, Queue};
 use super::outlet::{Outlet, Report, System};
 use super::progress::Progress;
 use super::wait::{Spin, Waiting};
-use crate::fabric::{Caps, Completion, Endpoint};
+use crate::fabric::{Caps, Completion, Endpoint, QuickMutex};
 
 /// Memory of the switch, not yet looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,10 +81,10 @@ pub(crate) struct Link {
     endpoint: Arc<dyn Endpoint>,
     around: Surroundings,
     pub(crate) memory: Memory,
-    outgoing: Mutex<Direction>,
-    incoming: Mutex<Direction>,
+    outgoing: QuickMutex<Direction>,
+    incoming: QuickMutex<Direction>,
     /// Held by the one thread that polls the endpoint; keeps results in order.
-    polling: Mutex<Vec<Completion>>,
+    polling: QuickMutex<Vec<Completion>>,
     reports: Mutex<Reports>,
     /// Length of `reports.waiting`, to be looked at without the lock.
     unreported: AtomicUsize,
@@ -113,9 +113,9 @@ impl Link {
             spin: Spin::new(around.spin),
             around,
             memory: Memory::new(),
-            outgoing: Mutex::default(),
-            incoming: Mutex::default(),
-            polling: Mutex::default(),
+            outgoing: QuickMutex::default(),
+            incoming: QuickMutex::default(),
+            polling: QuickMutex::default(),
             reports: Mutex::default(),
             unreported: AtomicUsize::new(0),
             notified: AtomicUsize::new(0),
@@ -130,7 +130,7 @@ impl Link {
         &*self.endpoint
     }
 
-    fn direction(&self, kind: Kind) -> &Mutex<Direction> {
+    fn direction(&self, kind: Kind) -> &QuickMutex<Direction> {
         match kind {
             Kind::Receive => &self.incoming,
             Kind::Send | Kind::Write | Kind::Read => &self.outgoing,

@@ -5,13 +5,11 @@
 
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
 use super::notice::ROUNDS;
 use super::{Direction, Link};
 use crate::engine::operation::{Kind, Queue};
 use crate::engine::outlet::End;
-use crate::fabric::{Completion, Outcome};
+use crate::fabric::{Completion, Outcome, QuickGuard};
 
 /// How many upcalls a caller makes at most before it goes its way.
 const UPCALLS: usize = 64;
@@ -47,7 +45,7 @@ impl Link {
         any
     }
 
-    pub(super) fn release(&self, mut direction: MutexGuard<'_, Direction>, kind: Kind) {
+    pub(super) fn release(&self, mut direction: QuickGuard<'_, Direction>, kind: Kind) {
         let released = self.release_ended(&mut direction.queue, kind);
         drop(direction);
         if released {

@@ -6,14 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
 use super::{Direction, Link, MAX_RDMA, Span};
 use crate::engine::error::TransferError;
 use crate::engine::memory::RegistrationId;
 use crate::engine::operation::{Deferred, Kind, Pieces, post};
 use crate::engine::outlet::{End, Report, Ticket};
-use crate::fabric::{Access, OpId, Piece, PostError, Posted};
+use crate::fabric::{Access, OpId, Piece, PostError, Posted, QuickGuard};
 
 /// Pieces that one RDMA may always have, also over a fabric that takes fewer at a time.
 const LEAST_PIECES: usize = 8;
@@ -80,7 +78,7 @@ impl Link {
     /// anybody else can see its completion, and one that is done at once is never entered.
     fn start_message(
         &self,
-        mut direction: MutexGuard<'_, Direction>,
+        mut direction: QuickGuard<'_, Direction>,
         kind: Kind,
         ticket: Ticket,
         total: usize,
@@ -176,7 +174,7 @@ impl Link {
     #[allow(clippy::too_many_arguments)] // the fields of one post, and the lock it comes with
     fn start_rdma(
         &self,
-        mut direction: MutexGuard<'_, Direction>,
+        mut direction: QuickGuard<'_, Direction>,
         kind: Kind,
         ticket: Ticket,
         total: usize,
@@ -248,7 +246,7 @@ impl Link {
     #[allow(clippy::too_many_arguments)] // as `start`
     fn start_in_parts(
         &self,
-        mut direction: MutexGuard<'_, Direction>,
+        mut direction: QuickGuard<'_, Direction>,
         kind: Kind,
         ticket: Ticket,
         total: usize,
@@ -305,7 +303,7 @@ impl Link {
     /// Hands waiting posts to the fabric, in order, as far as it takes them. Posts under the lock,
     /// so that nothing overtakes.
     // req: WSD-14, a send stays behind the writes and reads that were started before it.
-    pub(super) fn pump(&self, mut direction: MutexGuard<'_, Direction>) {
+    pub(super) fn pump(&self, mut direction: QuickGuard<'_, Direction>) {
         let queue = &mut direction.queue;
         let mut kinds = [false; 4];
         while let Some(next) = queue.backlog.front() {

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use parking_lot::lock_api;
 
-pub(super) type Mutex<T> = lock_api::Mutex<Raw, T>;
+pub(crate) type Mutex<T> = lock_api::Mutex<Raw, T>;
+pub(crate) type Guard<'a, T> = lock_api::MutexGuard<'a, Raw, T>;
 
 #[derive(Debug)]
-pub(super) struct Raw(AtomicBool);
+pub(crate) struct Raw(AtomicBool);
 
 impl Raw {
     #[cold]

@@ -56,6 +56,7 @@ mod tests;
 mod window;
 mod wire;
 
+pub(crate) use lock::{Guard as QuickGuard, Mutex as QuickMutex};
 pub(crate) use options::{Options, Rdma};
 
 use std::io;

@@ -49,7 +49,7 @@ struct Started {
 impl Started {
     /// Starts one operation, of alternating kinds of telling.
     fn start(&mut self, start: impl FnOnce(&Op) -> i32) -> i32 {
-        let notify = self.ops.len() % 2 == 0;
+        let notify = self.ops.len().is_multiple_of(2);
         let op = if notify { Op::notified() } else { Op::polled() };
         let code = start(&op);
         if code == WSA_IO_PENDING {
