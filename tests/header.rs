@@ -161,3 +161,25 @@ fn the_header_says_how_memory_events_and_completions_work() {
         assert!(text.contains(part), "the header has lost its part {part:?}");
     }
 }
+
+/// The layouts and numbers that a C compiler sees are asserted in that file.
+#[test]
+fn a_c_compiler_agrees_on_every_layout() {
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    cc::Build::new()
+        .file(root().join("c-tests/abi/layout.c"))
+        .include(root().join("include"))
+        .std("c11")
+        .flag("-Wall")
+        .flag("-Wextra")
+        .flag("-Wpedantic")
+        .flag("-Werror")
+        .target(&target)
+        .host(&target)
+        .opt_level(0)
+        .out_dir(out)
+        .cargo_metadata(false)
+        .try_compile("layout")
+        .expect("c-tests/abi/layout.c compiles");
+}

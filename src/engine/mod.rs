@@ -92,8 +92,7 @@ fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
         }
         FabricChoice::Verbs => Err(StartError::FabricAbsent {
             name: "verbs",
-            reason: "this build has no transport over RDMA hardware; use WSD_FABRIC=soft or auto"
-                .to_owned(),
+            reason: fabric::verbs::absence(),
         }),
     }
 }

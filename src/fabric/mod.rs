@@ -19,6 +19,7 @@
 #[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fault;
 pub(crate) mod soft;
+pub(crate) mod verbs;
 
 // A lock for what every message takes and nearly nobody contends.
 pub(crate) use soft::{QuickGuard, QuickMutex};

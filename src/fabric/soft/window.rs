@@ -152,7 +152,7 @@ impl Windows {
         public
             .rights
             .store(u32::from(rights.bits()), Ordering::Relaxed);
-        public.inflight.store(0, Ordering::Relaxed);
+        // `inflight` is the peer's to count, also that of a late look at the window before.
         // Last: who sees the generation sees the rest.
         public.generation.store(window.generation, Ordering::SeqCst);
         let descriptor = Descriptor {
