@@ -27,5 +27,5 @@ pub use exports::{
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod bench_ring {
-    pub use crate::fabric::soft::bench::{Layer, alone, ping_pong, stream};
+    pub use crate::fabric::soft::bench::{Layer, alone, ping_pong, read, stream};
 }

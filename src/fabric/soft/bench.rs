@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::copy::Copier;
 use super::ring::{Consumer, Producer};
 use super::shm::{Lane, Segment};
-use super::{Options, SoftFabric, region};
+use super::{Options, Rdma, SoftFabric, region};
 use crate::fabric::{
     Access, Completion, Endpoint, Event, Fabric, Key, OpId, Piece, Post, PostError, Posted, Region,
     Token,
@@ -57,8 +57,9 @@ struct RingEnd {
 
 impl RingEnd {
     fn new(segment: Segment, len: usize) -> Self {
-        let memory = vec![1u8; len].into_boxed_slice();
-        let spans = region::lasting(&memory);
+        // No cache line is shared with what the other thread allocates.
+        let memory = vec![1u8; len + 4096].into_boxed_slice();
+        let spans = region::lasting(memory.get(2048..2048 + len).unwrap_or_default());
         Self {
             segment,
             out: Producer::default(),
@@ -113,9 +114,10 @@ struct PostingEnd {
 
 impl PostingEnd {
     fn new(endpoint: Arc<dyn Endpoint>, len: usize) -> Option<Self> {
-        let memory = vec![1u8; len].into_boxed_slice();
+        // No cache line is shared with what the other thread allocates.
+        let memory = vec![1u8; len + 4096].into_boxed_slice();
         let region = Region {
-            base: memory.as_ptr() as usize,
+            base: memory.as_ptr() as usize + 2048,
             len,
         };
         let key = region::register_lasting(&*endpoint, region, Access::READ | Access::WRITE)?;
@@ -194,12 +196,8 @@ impl Wire for PostingEnd {
 /// A fabric and both ends of a connection.
 type Pair = (SoftFabric, Arc<dyn Endpoint>, Arc<dyn Endpoint>);
 
-fn connected_pair(ring_size: usize) -> Option<Pair> {
-    let fabric = SoftFabric::new(Options {
-        ring_size,
-        ..Options::default()
-    })
-    .ok()?;
+fn connected_pair(options: Options) -> Option<Pair> {
+    let fabric = SoftFabric::new(options).ok()?;
     let mut listener = None;
     for port in 20_000..30_000 {
         let at = SocketAddr::new([127, 77, 66, 55].into(), port);
@@ -240,7 +238,10 @@ fn wires(layer: Layer, len: usize, ring_size: usize) -> Option<Wires> {
             ])
         }
         Layer::Endpoint => {
-            let (_fabric, a, b) = connected_pair(ring_size)?;
+            let (_fabric, a, b) = connected_pair(Options {
+                ring_size,
+                ..Options::default()
+            })?;
             Some([
                 Box::new(PostingEnd::new(a, len)?),
                 Box::new(PostingEnd::new(b, len)?),
@@ -250,7 +251,7 @@ fn wires(layer: Layer, len: usize, ring_size: usize) -> Option<Wires> {
 }
 
 /// How long one figure is measured.
-const MEASURE: Duration = Duration::from_millis(700);
+const MEASURE: Duration = Duration::from_millis(200);
 
 /// The shortest time that `rounds` messages of `len` bytes took there and back, over many bursts:
 /// on a busy machine most bursts measure the scheduler. `None` if it cannot be measured.
@@ -339,5 +340,69 @@ pub fn stream(layer: Layer, len: usize, count: u32, ring_size: usize) -> Option<
         here.receive_or(&|| source.is_finished());
     }
     source.join().ok()?;
+    best
+}
+
+/// The shortest time for a read of `len` bytes of the peer's memory, copied by this side itself or
+/// by the peer's. `None` if it cannot be measured.
+#[must_use]
+pub fn read(direct: bool, len: usize) -> Option<Duration> {
+    // Longer than the endpoints.
+    let (ours, theirs) = (vec![1u8; len], vec![2u8; len]);
+    let [local, remote] = [&ours, &theirs].map(|memory| Region {
+        base: memory.as_ptr() as usize,
+        len,
+    });
+    let rdma = if direct {
+        Rdma::Direct
+    } else {
+        Rdma::Pipelined
+    };
+    let (fabric, here, there) = connected_pair(Options {
+        rdma,
+        ..Options::default()
+    })?;
+    let key = region::register_lasting(&*here, local, Access::WRITE)?;
+    let mut descriptor = [0; 32];
+    region::expose_lasting(&*there, remote, Access::READ, &mut descriptor)?;
+    let done = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&done);
+    let target = std::thread::spawn(move || {
+        let (mut completions, mut events) = (Vec::new(), Vec::new());
+        while !told.load(Ordering::Relaxed) {
+            if !direct {
+                there.poll(&mut completions);
+            }
+            fabric.poll(&mut events);
+            std::thread::yield_now();
+        }
+    });
+    let pieces = [Piece {
+        key,
+        offset: 0,
+        len,
+    }];
+    let mut completions = Vec::new();
+    let mut best: Option<Duration> = None;
+    let limit = Instant::now() + MEASURE;
+    while Instant::now() < limit {
+        let begin = Instant::now();
+        let post = Post::Read {
+            op: OpId(1),
+            pieces: &pieces,
+            remote: &descriptor,
+            offset: 0,
+        };
+        if here.post(post).ok()? == Posted::Pending {
+            while completions.is_empty() {
+                here.poll(&mut completions);
+            }
+            completions.clear();
+        }
+        let took = begin.elapsed();
+        best = Some(best.map_or(took, |best| best.min(took)));
+    }
+    done.store(true, Ordering::Relaxed);
+    target.join().ok()?;
     best
 }

@@ -241,6 +241,11 @@ impl SoftEndpoint {
         self.state.load(Ordering::SeqCst) == state::OPEN
     }
 
+    #[inline]
+    pub(super) fn is_draining(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == state::DRAINING
+    }
+
     /// Why nothing more can be posted to a half that has not `state`.
     pub(super) fn closed_by(&self) -> PostError {
         match self.state.load(Ordering::SeqCst) {
@@ -531,7 +536,7 @@ impl Endpoint for SoftEndpoint {
             let delivered = {
                 let mut receiving = self.receiving.lock();
                 receiving.take_completions(completions);
-                receiving.deliver(link, completions)
+                receiving.deliver(link, state == state::DRAINING, completions)
             };
             self.delivered(link, delivered);
         } else {

@@ -225,7 +225,7 @@ impl SoftEndpoint {
         if !idle {
             return Ok(posted);
         }
-        let delivered = receiving.deliver_later(link);
+        let delivered = receiving.deliver_later(link, self.is_draining());
         let only = receiving.take_only(op);
         drop(receiving);
         self.delivered(link, delivered);
@@ -243,7 +243,10 @@ impl SoftEndpoint {
 
     /// Fills receives with what is there.
     pub(super) fn deliver(&self, link: &Link) {
-        let delivered = self.receiving.lock().deliver_later(link);
+        let delivered = self
+            .receiving
+            .lock()
+            .deliver_later(link, self.is_draining());
         self.delivered(link, delivered);
     }
 
@@ -254,7 +257,7 @@ impl SoftEndpoint {
                 if delivered.told {
                     link.wake(reason::SPACE);
                 }
-                if delivered.empty && self.state.load(Ordering::Relaxed) == state::DRAINING {
+                if delivered.empty && self.is_draining() {
                     self.finish(Ending::Peer);
                 }
             }

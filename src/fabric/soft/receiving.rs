@@ -26,6 +26,8 @@ pub(super) struct Receiving {
     ring: Consumer,
     queue: VecDeque<Waiting>,
     done: Vec<Completion>,
+    /// The last look at the ring found nothing.
+    waited: bool,
 }
 
 /// Why messages cannot be delivered any more.
@@ -43,7 +45,7 @@ impl From<Broken> for Failed {
 pub(super) struct Delivered {
     /// The peer was told of free space.
     pub(super) told: bool,
-    /// No complete message is left.
+    /// No complete message is left; known for certain only when draining.
     pub(super) empty: bool,
 }
 
@@ -70,59 +72,72 @@ impl Receiving {
         self.queue.is_empty() && self.done.is_empty()
     }
 
-    /// Fills posted receives with the messages that are there.
+    /// Fills posted receives with the messages that are there; when `draining`, finds out too
+    /// whether any is left.
+    ///
+    /// A look at the place of the next message costs the way to the other processor and back. One
+    /// who has waited for this message most likely has to wait for the next one too, and gets this
+    /// one first.
     #[inline]
     pub(super) fn deliver(
         &mut self,
         link: &Link,
+        draining: bool,
         into: &mut Vec<Completion>,
     ) -> Result<Delivered, Failed> {
         let ring = link.incoming(Lane::Messages);
         let mut delivered = Delivered::default();
-        loop {
+        let ahead = draining || !self.waited;
+        let mut first = true;
+        // A message stays in the ring until there is a receive for it. req: WSD-09
+        while draining || !self.queue.is_empty() {
             let Some(record) = self.ring.peek(ring)? else {
                 delivered.empty = true;
+                self.waited = first;
                 break;
             };
             if record.kind != MESSAGE {
                 return Err(Failed);
             }
-            // The message stays in the ring until there is a receive for it. req: WSD-09
-            let Some(first) = self.queue.pop_front() else {
+            let Some(receive) = self.queue.pop_front() else {
                 break;
             };
-            self.table.let_go(&first.spans);
-            let outcome = if record.len <= first.len {
-                scatter(&first.spans, 0, record.len, ring, record.payload);
+            self.table.let_go(&receive.spans);
+            let fits = record.len <= receive.len;
+            let outcome = if fits {
                 Outcome::Done(record.len)
             } else {
                 Outcome::Truncated
             };
             into.push(Completion {
-                op: first.op,
+                op: receive.op,
                 outcome,
             });
-            if outcome == Outcome::Truncated {
+            if !fits {
                 return Err(Failed);
             }
+            scatter(&receive.spans, 0, record.len, ring, record.payload);
             self.ring.release(ring, record);
+            first = false;
+            if !ahead {
+                self.waited = false;
+                break;
+            }
         }
-        self.ring.tell_if_needed(ring, delivered.empty);
         delivered.told = self.ring.take_news();
         Ok(delivered)
     }
 
     /// Whether `deliver` would do something.
     pub(super) fn could_deliver(&mut self, link: &Link) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
         let next = self.ring.peek(link.incoming(Lane::Messages));
         if self.ring.take_news() {
             link.wake(reason::SPACE);
         }
-        match next {
-            Ok(None) => false,
-            Ok(Some(_)) => !self.queue.is_empty(),
-            Err(Broken) => true,
-        }
+        next != Ok(None)
     }
 
     /// Ends everything that waits.
@@ -137,9 +152,13 @@ impl Receiving {
     }
 
     /// As `deliver`, for a `take_completions` to come.
-    pub(super) fn deliver_later(&mut self, link: &Link) -> Result<Delivered, Failed> {
+    pub(super) fn deliver_later(
+        &mut self,
+        link: &Link,
+        draining: bool,
+    ) -> Result<Delivered, Failed> {
         let mut done = std::mem::take(&mut self.done);
-        let delivered = self.deliver(link, &mut done);
+        let delivered = self.deliver(link, draining, &mut done);
         self.done = done;
         delivered
     }

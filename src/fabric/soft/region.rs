@@ -333,6 +333,18 @@ pub(super) fn register_lasting(
     unsafe { endpoint.register(region, access) }.ok()
 }
 
+/// Exposes memory that its owner keeps as long as the endpoint.
+#[cfg(feature = "testing")]
+pub(super) fn expose_lasting(
+    endpoint: &dyn crate::fabric::Endpoint,
+    region: Region,
+    access: Access,
+    descriptor: &mut [u8],
+) -> Option<Key> {
+    // SAFETY: the benchmark keeps both together.
+    unsafe { endpoint.expose(region, access, descriptor) }.ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

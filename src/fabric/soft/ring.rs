@@ -172,6 +172,10 @@ impl Consumer {
 
     /// Gives the space of the record that `peek` returned back, and tells the producer now and
     /// then.
+    ///
+    /// What this consumer keeps to itself is less than `TELL`, and the longest record and `TELL`
+    /// together are less than the ring. So whoever waits for room has records in the ring, and is
+    /// told when enough of them has been consumed; to them the ring is smaller by `TELL` at most.
     #[inline]
     pub(super) fn release(&mut self, ring: Ring<'_>, record: Record) {
         self.position += record_size(record.len);
@@ -180,22 +184,8 @@ impl Consumer {
         }
     }
 
-    /// Tells the producer, after a look at the ring, unless that would be in vain.
-    ///
-    /// What this consumer keeps to itself is less than `TELL`, and the longest record and `TELL`
-    /// together are less than the ring. So in the ring of a producer that waits for room there is
-    /// something left to consume; and either it is still there, then this tells, or so much has
-    /// been consumed since that `release` has told.
     #[inline]
-    pub(super) fn tell_if_needed(&mut self, ring: Ring<'_>, is_empty: bool) {
-        if !is_empty {
-            self.tell(ring);
-        }
-    }
-
-    /// Tells the producer how far this end is.
-    #[inline]
-    pub(super) fn tell(&mut self, ring: Ring<'_>) {
+    fn tell(&mut self, ring: Ring<'_>) {
         if self.told != self.position {
             self.told = self.position;
             self.news = true;
