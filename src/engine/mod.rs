@@ -288,3 +288,22 @@ impl Work for Sockets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fabric_that_this_build_lacks_is_refused_with_its_name() {
+        let config = Config {
+            fabric: FabricChoice::Verbs,
+            ..Config::from_environment()
+        };
+        let error = make_fabric(&config).err().unwrap();
+        assert!(matches!(
+            error,
+            StartError::FabricAbsent { name: "verbs", .. }
+        ));
+        assert!(error.to_string().contains("WSD_FABRIC"), "says what to do");
+    }
+}

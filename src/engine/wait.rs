@@ -16,8 +16,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::outlet::{System, Wake};
 
 thread_local! {
-    /// What wakes this thread when it leads; made when it first does.
-    static MY_WAKE: RefCell<Option<Arc<Wake>>> = const { RefCell::new(None) };
+    /// What wakes this thread when it leads, and the process that made it: a child process has the
+    /// descriptor, too, but must not take its parent's wake-ups.
+    static MY_WAKE: RefCell<Option<(u32, Arc<Wake>)>> = const { RefCell::new(None) };
 }
 
 /// This thread's wake-up. None when no descriptor is left; the caller then sleeps in short naps.
@@ -25,10 +26,11 @@ pub(crate) fn my_wake(system: &Arc<dyn System>) -> Option<Arc<Wake>> {
     MY_WAKE
         .try_with(|mine| {
             let mut mine = mine.borrow_mut();
-            if mine.is_none() {
-                *mine = Wake::new(system).ok().map(Arc::new);
+            let process = std::process::id();
+            if mine.as_ref().is_none_or(|(maker, _)| *maker != process) {
+                *mine = Wake::new(system).ok().map(|wake| (process, Arc::new(wake)));
             }
-            mine.clone()
+            mine.as_ref().map(|(_, wake)| Arc::clone(wake))
         })
         .ok()
         .flatten()

@@ -141,6 +141,9 @@ impl Link {
         offset: u64,
     ) -> Result<(), TransferError> {
         let caps = &self.around.caps;
+        if kind == Kind::Read && !caps.rdma_read {
+            return Err(TransferError::Unsupported);
+        }
         if spans.len() == 0 || spans.len() > caps.max_pieces.max(LEAST_PIECES) {
             return Err(TransferError::BadPieces);
         }

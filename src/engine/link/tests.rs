@@ -301,6 +301,10 @@ const DESCRIPTOR: [u8; 4] = [1, 2, 3, 4];
 
 impl Bench {
     fn new() -> Self {
+        Self::with(caps())
+    }
+
+    fn with(caps: Caps) -> Self {
         let endpoint = ScriptedEndpoint::new();
         let switch = Arc::new(Recorder::default());
         let outlet = Arc::new(Outlet::new(Arc::clone(&switch) as Arc<dyn Switch>));
@@ -315,7 +319,7 @@ impl Bench {
                 outlet: Arc::clone(&outlet),
                 progress,
                 system,
-                caps: caps(),
+                caps,
                 queue_depth: 64,
                 spin: Duration::ZERO,
             },
@@ -406,6 +410,19 @@ fn more_pieces_than_a_post_takes_are_split_too() {
     assert_eq!(bench.parts(), [(6, 2), (3, 3), (0, 3)]);
     let refused = bench.rdma(Kind::Read, 2, false, &[1; 9], 0);
     assert_eq!(refused, Err(TransferError::BadPieces));
+}
+
+// req: WSD-04
+#[test]
+fn without_reads_a_read_is_not_started() {
+    let bench = Bench::with(Caps {
+        rdma_read: false,
+        ..caps()
+    });
+    let refused = bench.rdma(Kind::Read, 1, false, &[1], 0);
+    assert_eq!(refused, Err(TransferError::Unsupported));
+    bench.rdma(Kind::Write, 2, false, &[1], 0).unwrap();
+    assert_eq!(bench.parts(), [(0, 1)]);
 }
 
 // req: WSD-13
