@@ -224,12 +224,15 @@ fn serve<T: Send + 'static>(
         let mut fds = vec![PollFd::readable(shared.news.as_fd())];
         let events = desks.iter().filter_map(|desk| desk.socket.event());
         fds.extend(events.map(|event| PollFd::readable(event.as_fd())));
-        if sys::wait(&mut fds, pause.take()).is_err() {
-            // Cannot happen with open descriptors; without waiting there is nothing to serve.
-            tracing::error!("waiting for connection requests failed");
-            return;
+        let waited = sys::wait(&mut fds, pause.take());
+        if let Err(error) = &waited {
+            // The provider goes on listening, so nobody would answer whom it takes: for want of
+            // being told, this thread looks at every socket from time to time.
+            tracing::warn!(%error, "waiting for connection requests failed");
+            thread::sleep(PAUSE);
         }
-        let signalled: Vec<bool> = fds.iter().skip(1).map(PollFd::is_ready).collect();
+        let is_ready = |fd: &PollFd<'_>| waited.is_err() || fd.is_ready();
+        let signalled: Vec<bool> = fds.iter().skip(1).map(is_ready).collect();
         shared.news.reset();
         if shared.is_closed() {
             return;

@@ -287,6 +287,16 @@ impl SanSocket {
         })
     }
 
+    /// As if the provider had answered so.
+    #[cfg(test)]
+    pub(crate) fn pretend_threshold(&mut self, rdma_threshold: usize) {
+        let limits = Limits {
+            rdma_threshold,
+            ..self.limits()
+        };
+        self.limits = OnceLock::from(limits);
+    }
+
     /// The length of the provider's descriptors.
     pub(crate) fn descriptor_len(&self) -> Result<usize, WsaError> {
         self.provider.descriptor_len(&self.raw)

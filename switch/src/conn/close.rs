@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wsd_proto::ResetReason;
 
-use super::drive::State;
+use super::drive::{Ending, State};
 use super::service::Lingering;
 use super::wait::Patience;
 use super::{Connection, errno, failure};
@@ -25,7 +25,7 @@ impl Connection {
             return Err(errno(libc::ENOTCONN));
         }
         if matches!(how, Shutdown::Write | Shutdown::Both) {
-            self.shut_sending(&mut state);
+            shut_sending(&mut state);
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             state.session.shutdown_receive();
@@ -35,14 +35,6 @@ impl Connection {
         state.activity = true;
         self.leave(state);
         Ok(())
-    }
-
-    fn shut_sending(&self, state: &mut State) {
-        if !state.settings.write_shut {
-            state.settings.write_shut = true;
-            state.hand_over_all(&self.socket);
-            state.session.shutdown_send();
-        }
     }
 
     /// Closes without waiting, unless the application wants to linger.
@@ -73,9 +65,13 @@ impl Connection {
             state.session.abort(now, ResetReason::Aborted);
             state.discard();
         } else {
-            state.hand_over_all(&self.socket);
-            state.settings.write_shut = true;
-            state.session.close(now);
+            // The peer is told at once that nobody reads any more; of the end, when all that it is
+            // to get is with the session.
+            if state.outbox.unhanded() > 0 {
+                state.session.shutdown_receive();
+                state.discard();
+            }
+            state.end_sending(Ending::Close);
         }
         state.drain(&self.socket, None);
         if state.session.is_finished() {
@@ -118,5 +114,11 @@ impl Connection {
             }
             waited => waited,
         }
+    }
+}
+
+fn shut_sending(state: &mut State) {
+    if !state.settings.write_shut {
+        state.end_sending(Ending::Shutdown);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use wsd_proto::{
     Access as SessionAccess, Action, Incoming, Memory, NoBuffers, Outgoing, PullFailure, PullId,
-    Queue, RdmaFailed, RdmaId, ResetReason, SendFailure, SendId, SendMode, Session,
+    Queue, RdmaFailed, RdmaId, ResetReason, SendError, SendFailure, SendId, SendMode, Session,
 };
 
 use super::fetch::Target;
@@ -62,6 +62,8 @@ pub(super) struct State {
     /// Counts what has happened, for those who want to know whether anything has.
     pub(super) happened: u64,
     pub(super) settings: Settings,
+    /// What is to be told to the session once it has been handed the whole outbox.
+    ending: Option<Ending>,
     /// Closed with something left to send.
     pub(super) lingering: Option<super::service::Lingering>,
     /// A write found no room: this many bytes wait for it.
@@ -76,6 +78,13 @@ pub(super) struct Limits {
     pub(super) outbox: usize,
     /// Bytes of copied large sends.
     pub(super) copies: usize,
+}
+
+/// The end of what this side sends, in the order in which one takes the other's place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Ending {
+    Shutdown,
+    Close,
 }
 
 /// What the application has set.
@@ -146,6 +155,7 @@ impl State {
             activity: false,
             happened: 0,
             settings: Settings::default(),
+            ending: None,
             lingering: None,
             write_wanted: 0,
             limits,
@@ -201,7 +211,7 @@ impl State {
         Some(self.pulled.swap_remove(place).1)
     }
 
-    pub(super) fn send_urgent_byte(&mut self, byte: u8) -> Result<(), wsd_proto::SendError> {
+    pub(super) fn send_urgent_byte(&mut self, byte: u8) -> Result<(), SendError> {
         let id = self.send_id();
         self.session.send_urgent(id, 1)?;
         self.urgent_out.push((id, byte));
@@ -379,10 +389,47 @@ impl State {
             while let Some(action) = self.session.poll_action() {
                 self.perform(socket, action, direct.as_deref_mut());
             }
-            if self.outbox.is_empty() || self.outbox.is_handed() || !self.hand_over() {
+            // While it waits, more can be merged; but nothing comes after the end.
+            let waits = self.outbox.is_handed() && self.ending.is_none();
+            let handed = !self.outbox.is_empty() && !waits && self.hand_over();
+            if !handed && !self.end_handed() {
                 return;
             }
         }
+    }
+
+    /// Ends what this side sends, after everything it has accepted. Takes effect with the next
+    /// [`State::drain`] that has handed the outbox over: the session counts what it was handed, so
+    /// told earlier it would tell the peer of an end in the middle.
+    pub(super) fn end_sending(&mut self, ending: Ending) {
+        self.settings.write_shut = true;
+        self.ending = self.ending.max(Some(ending));
+    }
+
+    /// `true` if the session was told of the end.
+    fn end_handed(&mut self) -> bool {
+        if self.ending.is_none() || self.outbox.unhanded() > 0 {
+            return false;
+        }
+        match self.ending.take() {
+            Some(Ending::Shutdown) => self.session.shutdown_send(),
+            Some(Ending::Close) => {
+                let now = self.clock.refresh();
+                self.session.close(now);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether the application may send; the session may not know yet that it has shut sending down.
+    #[inline]
+    pub(super) fn check_sending(&self) -> Result<(), SendError> {
+        if self.settings.write_shut {
+            self.session.send_open()?;
+            return Err(SendError::Shutdown);
+        }
+        Ok(())
     }
 
     fn perform(&mut self, socket: &SanSocket, action: Action, direct: Option<&mut Direct<'_>>) {
@@ -521,6 +568,8 @@ impl State {
     fn complete_send(&mut self, socket: &SanSocket, send: SendId, result: Result<(), SendFailure>) {
         self.activity = true;
         if self.outbox.complete(send) {
+            // The write has returned long ago: only a failure tells of bytes that do not leave.
+            self.insist(result != Err(SendFailure::NoBuffers));
             return;
         }
         if let Some(place) = self.urgent_out.iter().position(|(known, _)| *known == send) {
@@ -576,7 +625,7 @@ impl State {
         }
     }
 
-    /// Offers the front of the outbox to the session; `true` if it took something.
+    /// Offers the front of the outbox to the session; `true` if that has changed anything.
     fn hand_over(&mut self) -> bool {
         let Some(peer) = self.session.peer() else {
             return false;
@@ -601,7 +650,13 @@ impl State {
             Err(error) => {
                 tracing::debug!(%error, "what waited to be sent is lost");
                 self.outbox.clear();
-                false
+                // A peer that receives no more misses nothing. Any other must not take what it
+                // has got for the whole; a failed session tells it so anyway.
+                if !matches!(error, SendError::PeerClosed | SendError::Failed(_)) {
+                    let now = self.clock.refresh();
+                    self.session.abort(now, ResetReason::Aborted);
+                }
+                true
             }
         }
     }

@@ -61,7 +61,8 @@ impl Connection {
         let mut target = Target::new(buffer);
         self.block(Patience::Reading, |state, socket, _| {
             // A buffer is not lent by a call that may return before the data is there.
-            let lend = may_lend && !state.settings.nonblocking;
+            let waits = !state.settings.nonblocking && state.settings.read_timeout.is_none();
+            let lend = may_lend && waits;
             state.set_direct(socket, lend);
             let fetched = state.fetch(socket, &mut target);
             let count = target.filled();

@@ -132,9 +132,14 @@ pub(super) fn negotiate(connection: Arc<Connection>, time: Duration, done: Done)
 }
 
 /// Waits until what closed streams have left behind is with their peers, but not longer than this.
-fn flush(time: Duration) {
+/// Returns how many have not got rid of it.
+fn flush(time: Duration) -> usize {
     let end = Instant::now() + time;
-    while LINGERING.load(Ordering::Relaxed) > 0 && Instant::now() < end {
+    loop {
+        let lingering = LINGERING.load(Ordering::Relaxed);
+        if lingering == 0 || Instant::now() >= end {
+            return lingering;
+        }
         thread::sleep(BUSY);
     }
 }
@@ -143,7 +148,21 @@ fn flush(time: Duration) {
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
 extern "C" fn at_exit() {
-    flush(EXIT_TIME);
+    let streams = flush(EXIT_TIME);
+    if streams == 0 {
+        return;
+    }
+    // By a thread of its own: the exiting one has lost its thread-local values, and a subscriber
+    // may panic without them.
+    let warning = thread::Builder::new().spawn(move || {
+        tracing::warn!(
+            streams,
+            "the process ends before closed streams have delivered what was written"
+        );
+    });
+    if let Ok(warning) = warning {
+        drop(warning.join());
+    }
 }
 
 impl Connection {

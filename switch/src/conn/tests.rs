@@ -65,7 +65,14 @@ fn pair_with(
     connector: &StreamOptions,
     acceptor: &StreamOptions,
 ) -> (Arc<Connection>, Arc<Connection>) {
-    let (connecting, accepted) = sockets();
+    negotiated(sockets(), connector, acceptor)
+}
+
+fn negotiated(
+    (connecting, accepted): (SanSocket, SanSocket),
+    connector: &StreamOptions,
+    acceptor: &StreamOptions,
+) -> (Arc<Connection>, Arc<Connection>) {
     let (tell, told) = mpsc::channel();
     let done = Box::new(move |result| tell.send(result).unwrap());
     Connection::accept(accepted, acceptor, PATIENCE, done);
@@ -456,6 +463,125 @@ fn what_was_written_arrives_after_the_stream_was_dropped() {
         assert!(read_exact(&two, len) == sent);
         assert_eq!(two.read(&mut [0]).unwrap(), 0);
         two.close_in_background();
+    }
+}
+
+/// A pair whose first end has accepted, in small writes, more than its session takes at a time.
+fn pair_with_a_full_outbox() -> (Arc<Connection>, Arc<Connection>, Vec<u8>) {
+    let (mut connecting, mut accepted) = sockets();
+    connecting.pretend_threshold(1000);
+    accepted.pretend_threshold(1000);
+    let options = StreamOptions::new();
+    let (one, two) = negotiated((connecting, accepted), &options, &options);
+    let sent = pattern(200_000, 6);
+    for piece in sent.chunks(900) {
+        assert_eq!(one.write(piece).unwrap(), piece.len());
+    }
+    {
+        let state = one.lock();
+        let most = 1000 * state.session.config().max_sends;
+        assert!(state.outbox.unhanded() > most, "the test is void");
+    }
+    (one, two, sent)
+}
+
+#[test]
+fn a_shutdown_comes_after_everything_that_was_written() {
+    let (one, two, sent) = pair_with_a_full_outbox();
+    one.shutdown(Shutdown::Write).unwrap();
+    let piece = pattern(100_000, 1);
+    for refused in [
+        one.write(b"x"),
+        one.write(b""),
+        one.write(&piece),
+        one.write_urgent(b"x"),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+    one.shutdown(Shutdown::Write).unwrap();
+    assert!(read_exact(&two, sent.len()) == sent);
+    assert_eq!(two.read(&mut [0]).unwrap(), 0);
+    write_all(&two, b"answer");
+    assert_eq!(read_exact(&one, 6), b"answer");
+}
+
+#[test]
+fn a_close_comes_after_everything_that_was_written() {
+    for shut_before in [false, true] {
+        let (one, two, sent) = pair_with_a_full_outbox();
+        if shut_before {
+            one.shutdown(Shutdown::Write).unwrap();
+        }
+        one.close_in_background();
+        drop(one);
+        thread::sleep(Duration::from_millis(20));
+        assert!(read_exact(&two, sent.len()) == sent);
+        assert_eq!(two.read(&mut [0]).unwrap(), 0);
+    }
+    let (one, two, sent) = pair_with_a_full_outbox();
+    let closer = thread::spawn(move || one.close());
+    assert!(read_exact(&two, sent.len()) == sent);
+    assert_eq!(two.read(&mut [0]).unwrap(), 0);
+    two.close().unwrap();
+    closer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_close_without_lingering_resets_what_still_waits() {
+    let (one, two, sent) = pair_with_a_full_outbox();
+    one.set_linger(Some(Duration::ZERO));
+    one.close_in_background();
+    let mut room = vec![0; sent.len()];
+    let mut done = 0;
+    let error = loop {
+        match two.read(&mut room[done..]) {
+            Ok(0) => panic!("an end after {done} bytes"),
+            Ok(count) => done += count,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(sent.starts_with(&room[..done]));
+}
+
+#[test]
+fn a_read_that_times_out_on_large_data_leaves_the_connection_alive() {
+    for mode in [Mode::Write, Mode::Auto] {
+        let options = StreamOptions::new()
+            .mode(mode)
+            .send_policy(SendPolicy::Background);
+        let (one, two) = pair_with(&options, &options);
+        let sent = pattern(1 << 20, 2);
+        let mut room = vec![0; sent.len()];
+        let mut done = 0;
+        write_all(&one, &sent);
+        two.set_read_timeout(Some(Duration::from_millis(30)))
+            .unwrap();
+        {
+            // Nobody drives the peer meanwhile.
+            let stalled = one.lock();
+            while done < room.len() {
+                match two.read(&mut room[done..]) {
+                    Ok(count) => {
+                        assert_ne!(count, 0);
+                        done += count;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        break;
+                    }
+                }
+            }
+            drop(stalled);
+        }
+        // Only where the peer writes is it needed for the bytes to come.
+        assert!(mode == Mode::Auto || done < sent.len());
+        two.set_read_timeout(None).unwrap();
+        room.truncate(done);
+        room.extend(read_exact(&two, sent.len() - done));
+        assert!(room == sent);
+        write_all(&two, b"alive");
+        assert_eq!(read_exact(&one, 5), b"alive");
     }
 }
 

@@ -244,6 +244,9 @@ impl Connection {
         let len = bytes.len();
         self.block(Patience::Writing, |state, socket, phase| {
             loop {
+                if let Err(error) = state.check_sending() {
+                    return Some(Err(refused(error)));
+                }
                 let rest = len - *done;
                 let count = if rest <= state.threshold() {
                     if rest == 0 && len > 0 {
@@ -296,7 +299,8 @@ impl Connection {
                 {
                     return Some(result.map(|()| true).map_err(unsent));
                 }
-                if started.is_none() && state.hand_over_all(socket) {
+                let open = state.check_sending().is_ok();
+                if started.is_none() && open && state.hand_over_all(socket) {
                     let id = state.send_id();
                     match state.begin_large(socket, id, lent.space()) {
                         Ok(true) => {
@@ -380,6 +384,9 @@ impl Connection {
         }
         let sent = self.block(Patience::Writing, |state, socket, phase| {
             loop {
+                if let Err(error) = state.check_sending() {
+                    return Some(Err(refused(error)));
+                }
                 if state.urgent_queued() < URGENT && state.hand_over_all(socket) {
                     match state.send_urgent_byte(*last) {
                         Ok(()) => {
