@@ -69,8 +69,8 @@ impl Role {
 
 impl Drop for Role {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -87,8 +87,9 @@ fn connect() -> SanStream {
 }
 
 fn say(word: &str) {
-    println!("\n{word}");
-    std::io::stdout().flush().unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "\n{word}").unwrap();
+    out.flush().unwrap();
 }
 
 /// In the test: a role and the connection it makes.
