@@ -1,6 +1,10 @@
 //! Memory that runs short at the receiver: the data arrives all the same, by messages.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::multiple_unsafe_ops_per_block
+)]
 
 mod mock;
 
