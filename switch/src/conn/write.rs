@@ -14,7 +14,7 @@ use wsd_proto::{Cancel, ResetReason, SendError, SendId, SendMode};
 use super::drive::{Direct, Settings, State, size};
 use super::gather::Gather;
 use super::wait::{Patience, Phase};
-use super::{Connection, errno, refused, unsent};
+use super::{Connection, errno, failure, refused, unsent};
 use crate::memory::{Lent, Space};
 use crate::options::SendPolicy;
 use crate::socket::SanSocket;
@@ -234,9 +234,22 @@ impl Connection {
                 Ok(count) => done += count,
                 // What was accepted counts; the error comes again with the next call.
                 Err(_) if done > 0 => return Ok(done),
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.cause(error)),
             }
         }
+    }
+
+    /// A provider that has lost the connection does not register memory either: then the loss is
+    /// the reason and not the memory.
+    fn cause(&self, error: io::Error) -> io::Error {
+        if error.raw_os_error() != Some(libc::ENOBUFS) {
+            return error;
+        }
+        let mut state = self.lock();
+        while state.poll(&self.socket, None) {}
+        let lost = state.session.failure();
+        self.leave(state);
+        lost.map_or(error, failure)
     }
 
     #[inline]
