@@ -759,3 +759,47 @@ fn read_into(from: &Connection, room: &mut [u8]) {
         done += from.read(&mut room[done..]).unwrap();
     }
 }
+
+#[test]
+#[ignore]
+#[allow(unsafe_code)]
+fn hang() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (one, two) = pair();
+    let len = 65536;
+    let (m1, m2) = (Arc::clone(&one), Arc::clone(&two));
+    thread::spawn(move || {
+        let mut last = 0;
+        loop {
+            thread::sleep(Duration::from_secs(2));
+            let now = COUNT.load(Ordering::Relaxed);
+            if now == last {
+                for (name, c) in [("one", &m1), ("two", &m2)] {
+                    let st = c.lock();
+                    println!("{name} {} {} un {} pend {} stuck {} waiters {:?} sess {:?}", st.outbox.len(), st.outbox.is_handed(), st.outbox.unhanded(), st.session.sends_pending(), st.pool_stuck(), st.waiters.dbg(), st.session);
+                }
+                unsafe { std::env::set_var("WSD_DEBUG_NOW", "1") };
+                println!("--- one"); let _ = m1.socket.arm();
+                println!("--- two"); let _ = m2.socket.arm();
+                std::process::exit(1);
+            }
+            last = now;
+        }
+    });
+    let echo = thread::spawn(move || {
+        let mut room = vec![0; len];
+        for _ in 0..200_000 {
+            read_into(&two, &mut room);
+            write_all(&two, &room);
+        }
+    });
+    let mut room = vec![0; len];
+    let bytes = vec![1; len];
+    for _ in 0..200_000 {
+        write_all(&one, &bytes);
+        read_into(&one, &mut room);
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+    echo.join().unwrap();
+}
