@@ -706,7 +706,6 @@ impl State {
 
     // ---------------------------------------------------------------- who must look after it
 
-    pub(super) fn pool_stuck(&self) -> bool { self.pool.is_stuck() }
     /// Whether something has to go on although no thread is in a call.
     pub(super) fn needs_service(&self) -> bool {
         if self.settings.closing {
