@@ -156,7 +156,7 @@ impl Link {
     /// noticed too.
     pub(crate) fn advance_and_watch(&self) {
         for _ in 0..ROUNDS {
-            self.advance();
+            self.advance_for_sleeper();
             if self.watch() {
                 return;
             }

@@ -169,6 +169,8 @@ impl Endpoint for ScriptedEndpoint {
         self.state.lock().ending
     }
 
+    fn nudge(&self) {}
+
     fn rdma_path(&self) -> &'static str {
         "none"
     }
