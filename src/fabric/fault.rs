@@ -456,10 +456,6 @@ impl Endpoint for FaultyEndpoint {
         self.inner.ending().map(|ending| self.seen(ending))
     }
 
-    fn nudge(&self) {
-        self.inner.nudge();
-    }
-
     fn rdma_path(&self) -> &'static str {
         self.inner.rdma_path()
     }

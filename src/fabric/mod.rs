@@ -345,9 +345,6 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Readable from the wake-up that `arm` asked for until the next `arm`. Polling does not
     /// clear it, so that a sleeper cannot lose its wake-up to another thread that polls.
     fn readiness(&self) -> BorrowedFd<'_>;
-    /// Wakes the thread that has armed as `ArmFor::Waiter`, if there is one: somebody else has
-    /// polled what it waits for.
-    fn nudge(&self);
     /// Ends the connection at once. Pending operations are flushed with `Ending::Local` by `poll`;
     /// messages whose send has completed are still delivered to the peer before it sees the end.
     fn disconnect(&self);

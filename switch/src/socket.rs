@@ -76,11 +76,6 @@ impl Op {
     pub(crate) fn is_pending(&self) -> bool {
         !self.slot.is_idle()
     }
-
-    /// Whether it is over, collected or not.
-    pub(crate) fn is_over(&self) -> bool {
-        self.slot.is_over()
-    }
 }
 
 impl fmt::Debug for Op {

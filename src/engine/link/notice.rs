@@ -44,7 +44,7 @@ impl Link {
     pub(crate) fn overdue(&self) {
         self.later.store(false, Ordering::Release);
         for _ in 0..ROUNDS {
-            self.advance_for_sleeper();
+            self.advance();
             if !self.has_outgoing() && self.notified.load(Ordering::Acquire) == 0 {
                 return;
             }
@@ -53,15 +53,6 @@ impl Link {
             }
         }
         self.watch_later();
-    }
-
-    /// As `advance`, by a thread that is not the one that waits: a caller that sleeps on the
-    /// descriptor has to learn that results are there, also when nothing comes from the peer.
-    pub(super) fn advance_for_sleeper(&self) {
-        self.advance();
-        if self.waiting.lock().taken_over {
-            self.endpoint.nudge();
-        }
     }
 
     fn has_outgoing(&self) -> bool {
@@ -84,9 +75,6 @@ impl Link {
     /// The switch takes over waiting. True: there is something to poll. False: the descriptor
     /// becomes readable at the next completion or at the end.
     pub(crate) fn arm(&self) -> bool {
-        // What another thread has taken out of the endpoint and not yet made visible would be seen
-        // neither in the endpoint nor in `batches`.
-        let _nobody_polls = self.polling.lock();
         let mut state = self.waiting.lock();
         state.taken_over = true;
         // Results that another thread has polled meanwhile are something to poll, too.
@@ -98,13 +86,7 @@ impl Link {
             state.seen = batches;
             return true;
         }
-        if !self.endpoint.arm(ArmFor::Waiter) {
-            return true;
-        }
-        // Who polls just now may have taken a completion out of the endpoint before that was armed,
-        // and not yet made its result visible; nothing would wake the switch for it.
-        let undisturbed = self.polling.try_lock().is_some();
-        !undisturbed || self.batches.load(Ordering::Acquire) != batches
+        !self.endpoint.arm(ArmFor::Waiter)
     }
 
     /// The descriptor of `arm`. Constant.

@@ -156,7 +156,7 @@ impl Link {
     /// noticed too.
     pub(crate) fn advance_and_watch(&self) {
         for _ in 0..ROUNDS {
-            self.advance_for_sleeper();
+            self.advance();
             if self.watch() {
                 return;
             }

@@ -345,15 +345,11 @@ impl SoftEndpoint {
 
     /// Wakes whoever sleeps on this side: there is something to poll.
     pub(super) fn wake_own(&self, link: &Link) {
-        self.wake_waiter(link);
-        self.wake_progress(link);
-    }
-
-    fn wake_waiter(&self, link: &Link) {
         if self.waiter.swap(false, Ordering::SeqCst) {
             link.disarm(Sleeper::Waiter);
             sys::signal(self.event.as_fd());
         }
+        self.wake_progress(link);
     }
 
     /// Wakes a sleeper of an endpoint that will not be connected.
@@ -587,12 +583,6 @@ impl Endpoint for SoftEndpoint {
             state::PEER => Some(Ending::Peer),
             state::BROKEN => Some(Ending::Broken),
             _ => None,
-        }
-    }
-
-    fn nudge(&self) {
-        if let Some(link) = self.link.get() {
-            self.wake_waiter(link);
         }
     }
 
