@@ -86,7 +86,13 @@ impl Link {
             state.seen = batches;
             return true;
         }
-        !self.endpoint.arm(ArmFor::Waiter)
+        if !self.endpoint.arm(ArmFor::Waiter) {
+            return true;
+        }
+        // Who polls just now may have taken a completion out of the endpoint before that was armed,
+        // and not yet made its result visible; nothing would wake the switch for it.
+        let undisturbed = self.polling.try_lock().is_some();
+        !undisturbed || self.batches.load(Ordering::Acquire) != batches
     }
 
     /// The descriptor of `arm`. Constant.

@@ -535,6 +535,16 @@ fn upcalls_are_never_made_by_the_call_that_starts_an_operation() {
 }
 
 #[test]
+fn the_switch_does_not_sleep_while_another_thread_takes_completions_in() {
+    let bench = Bench::new();
+    assert!(!bench.link.arm(), "there is nothing");
+    let taking = bench.link.polling.lock();
+    assert!(bench.link.arm(), "there may be something");
+    drop(taking);
+    assert!(!bench.link.arm());
+}
+
+#[test]
 fn a_message_that_is_refused_leaves_no_trace() {
     let bench = Bench::new();
     bench
