@@ -8,8 +8,12 @@
 
 mod mock;
 
-use mock::Config;
-use mock::pair::{both_ways, transfer};
+use std::io::{Read, Write};
+use std::thread;
+
+use mock::pair::{both_ways, pair, transfer};
+use mock::{Config, Mock};
+use wsd_switch::Switch;
 
 #[test]
 fn a_receiver_that_cannot_register_gets_large_data_in_messages() {
@@ -35,5 +39,31 @@ fn a_receiver_that_cannot_register_gets_large_data_in_messages() {
             transfer(&mut pair.connector, &mut pair.acceptor, 300_000);
             assert_eq!(pair.acceptor.stats().refused_sent, refused);
         });
+    }
+}
+
+#[test]
+fn a_provider_that_keeps_lent_memory_costs_the_connection_and_nothing_else() {
+    for name in ["DeregisterRdmaMemory", "DeregisterMemory"] {
+        let mock = Mock::begin(Config::default());
+        {
+            let switch = Switch::with_providers([mock.entry()]);
+            let mut pair = pair(&mock, &switch);
+            mock.reconfigure(|config| {
+                config.failing.insert(name, 10_022);
+            });
+            // More than is ever copied, so that both ends lend their own buffers.
+            let data = vec![7; 6 << 20];
+            let mut room = vec![0; 6 << 20];
+            thread::scope(|scope| {
+                let writing = scope.spawn(|| pair.connector.write_all(&data));
+                let read = pair.acceptor.read_exact(&mut room);
+                let written = writing.join().unwrap();
+                assert!(read.is_err() || written.is_err());
+            });
+            mock.reconfigure(|config| config.failing.clear());
+        }
+        // It stays the provider's until the socket is closed.
+        mock.assert_nothing_left();
     }
 }

@@ -203,7 +203,7 @@ impl State {
     /// Gives the memory of a send back that was taken back.
     pub(super) fn free_send(&mut self, socket: &SanSocket, id: SendId) {
         let freed = self.transfers.free(socket, Memory::Send(id));
-        self.insist(freed);
+        self.insist(socket, freed);
     }
 
     pub(super) fn pull_outcome(&mut self, id: PullId) -> Option<Result<u64, PullFailure>> {
@@ -442,7 +442,7 @@ impl State {
             Action::PullComplete { pull, result } => {
                 let freed = self.transfers.free(socket, Memory::Application(pull));
                 self.pulled.push((pull, result));
-                self.insist(freed);
+                self.insist(socket, freed);
             }
             // req: SEED-06 SEED-11
             Action::Expose {
@@ -459,7 +459,7 @@ impl State {
             // req: SEED-09 SEED-15
             Action::Conceal { memory } => {
                 let done = self.transfers.conceal(socket, memory);
-                self.insist(done);
+                self.insist(socket, done);
             }
             Action::Register {
                 memory,
@@ -474,7 +474,7 @@ impl State {
             }
             Action::Deregister { memory } => {
                 let done = self.transfers.deregister(socket, memory);
-                self.insist(done);
+                self.insist(socket, done);
             }
             Action::AllocateTemp { temp, len } => {
                 let read = self.session.config().rdma_read;
@@ -484,7 +484,7 @@ impl State {
             }
             Action::FreeTemp { temp } => {
                 let done = self.transfers.free(socket, Memory::Temp(temp));
-                self.insist(done);
+                self.insist(socket, done);
             }
             // req: SEED-07
             Action::RdmaRead {
@@ -569,7 +569,7 @@ impl State {
         self.activity = true;
         if self.outbox.complete(send) {
             // The write has returned long ago: only a failure tells of bytes that do not leave.
-            self.insist(result != Err(SendFailure::NoBuffers));
+            self.insist(socket, result != Err(SendFailure::NoBuffers));
             return;
         }
         if let Some(place) = self.urgent_out.iter().position(|(known, _)| *known == send) {
@@ -577,7 +577,7 @@ impl State {
             return;
         }
         let freed = self.transfers.free(socket, Memory::Send(send));
-        self.insist(freed);
+        self.insist(socket, freed);
         if let Some(place) = self.awaited.iter().position(|known| *known == send) {
             self.awaited.swap_remove(place);
             self.sent.push((send, result));
@@ -617,11 +617,13 @@ impl State {
         }
     }
 
-    /// A provider that keeps memory the session has given up: only closing makes it let go.
-    fn insist(&mut self, done: bool) {
-        if !done && !self.session.is_disconnected() {
+    /// A provider that keeps memory the session has given up: only closing makes it let go, and it
+    /// must before the call returns in which the application lent that memory.
+    fn insist(&mut self, socket: &SanSocket, done: bool) {
+        if !done && !self.closed {
             let now = self.clock.refresh();
             self.session.abort(now, ResetReason::NoResources);
+            self.disconnect(socket);
         }
     }
 
