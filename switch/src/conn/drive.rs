@@ -684,7 +684,9 @@ impl State {
         self.activity = true;
         self.pool.deregister(socket);
         let closed = memory::close(socket);
-        self.pool.forget(&closed);
+        for _ in 0..self.pool.forget(&closed) {
+            self.session.handle_sent();
+        }
         for rdma in self.transfers.forget(&closed) {
             self.session.handle_rdma_done(rdma, Err(RdmaFailed));
         }

@@ -204,8 +204,9 @@ impl Pool {
         self.held = kept.map(|(held, _)| held).collect();
     }
 
-    /// After the socket has been closed: lets go of the memory.
-    pub(super) fn forget(&mut self, closed: &Closed) {
+    /// After the socket has been closed: lets go of the memory; returns how many sends it ended.
+    pub(super) fn forget(&mut self, closed: &Closed) -> usize {
+        let sending = self.sending.len();
         for held in self.held.drain(..) {
             held.forget(closed);
         }
@@ -215,6 +216,7 @@ impl Pool {
         }
         self.free.clear();
         self.sending.clear();
+        sending
     }
 }
 
