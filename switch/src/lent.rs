@@ -257,6 +257,19 @@ impl Slot {
         self.state.load(Ordering::Acquire) == state::IDLE
     }
 
+    /// Whether the operation is over, collected or not, by what the provider has stored. Cheaper
+    /// than asking it, which would let it make progress besides.
+    pub(crate) fn is_over(&self) -> bool {
+        match self.state.load(Ordering::Acquire) {
+            // Acquire: pairs with the provider's store of "over".
+            state::POLLED => {
+                self.internal().load(Ordering::Acquire) != abi::WSS_OPERATION_IN_PROGRESS
+            }
+            state::AWAITED => false,
+            _ => true,
+        }
+    }
+
     /// The word that tells of completion; the provider may change it at any time.
     fn internal(&self) -> &AtomicUsize {
         let overlapped = self.overlapped.get();

@@ -76,6 +76,11 @@ impl Op {
     pub(crate) fn is_pending(&self) -> bool {
         !self.slot.is_idle()
     }
+
+    /// Whether it is over, collected or not.
+    pub(crate) fn is_over(&self) -> bool {
+        self.slot.is_over()
+    }
 }
 
 impl fmt::Debug for Op {

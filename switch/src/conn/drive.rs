@@ -241,7 +241,7 @@ impl State {
             return false;
         }
         let mut new = false;
-        if self.pool.is_sending() {
+        if self.wants_reaping() {
             for _ in 0..self.pool.reap(socket) {
                 self.session.handle_sent();
                 new = true;
@@ -262,8 +262,10 @@ impl State {
         if self.transfers.is_flying() {
             new |= self.land(socket);
         }
-        for rdma in std::mem::take(&mut self.failed) {
-            self.session.handle_rdma_done(rdma, Err(RdmaFailed));
+        if !self.failed.is_empty() {
+            for rdma in std::mem::take(&mut self.failed) {
+                self.session.handle_rdma_done(rdma, Err(RdmaFailed));
+            }
             new = true;
         }
         if new {
@@ -274,11 +276,19 @@ impl State {
         new
     }
 
+    /// Whether the session needs to know of sends that are over: before it runs out of buffers, and
+    /// at the end, when it waits for the last one.
+    #[inline]
+    fn wants_reaping(&self) -> bool {
+        self.pool.is_sending()
+            && (self.pool.is_worth_reaping() || self.session.send_open().is_err())
+    }
+
     /// Frees the buffers of sends that are over. Providers mostly have them over at once, but say so
     /// only when asked.
     #[inline]
     pub(super) fn reap(&mut self, socket: &SanSocket) {
-        if self.closed || !self.pool.is_sending() {
+        if self.closed || !self.wants_reaping() {
             return;
         }
         let was_short = self.pool.is_exhausted();
@@ -510,7 +520,10 @@ impl State {
                 let there = (remote.as_bytes(), remote_offset, Direction::Write);
                 self.start_rdma(socket, rdma, memory, (offset, len), there);
             }
-            Action::Established => self.activity = true,
+            Action::Established => {
+                self.activity = true;
+                self.clock.precise |= self.session.peer().is_some_and(|p| p.keep_alive.is_some());
+            }
             Action::Disconnect => self.disconnect(socket),
         }
     }
@@ -704,11 +717,17 @@ impl State {
         }
         !self.closed
             && (!self.outbox.is_empty()
-                || self.pool.is_sending()
+                || self.pool.is_stuck()
                 || self.transfers.is_flying()
                 || self.transfers.has_sends()
                 || self.transfers.is_exposed()
-                || self.session.poll_timeout().is_some())
+                || (self.may_have_timer() && self.session.poll_timeout().is_some()))
+    }
+
+    /// Whether the session may be waiting for time to pass: it does so at its beginning, at its
+    /// end, and where silence matters.
+    fn may_have_timer(&self) -> bool {
+        self.clock.precise || !self.session.is_established() || self.session.send_open().is_err()
     }
 
     /// Everything accepted from the application is with the provider, or lost.
@@ -716,7 +735,7 @@ impl State {
         self.closed
             || (self.outbox.is_empty()
                 && self.session.sends_pending() == 0
-                && !self.pool.is_sending())
+                && !self.pool.is_stuck())
     }
 }
 

@@ -166,6 +166,17 @@ impl Pool {
         !self.sending.is_empty()
     }
 
+    /// Whether enough sends wait to be collected to make it worth the while.
+    pub(super) fn is_worth_reaping(&self) -> bool {
+        self.sending.len() > self.sends.len() / 2
+    }
+
+    /// Whether a send waits for the provider. Sends are over in order.
+    pub(super) fn is_stuck(&self) -> bool {
+        let newest = self.sending.last().and_then(|index| self.sends.get(*index));
+        newest.is_some_and(|buffer| !buffer.is_over())
+    }
+
     pub(super) fn is_exhausted(&self) -> bool {
         self.free.is_empty()
     }

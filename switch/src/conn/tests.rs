@@ -666,96 +666,96 @@ fn a_connection_to_a_silent_peer_times_out() {
 }
 
 /// Figures for people: `cargo test --release -p wsd-switch --lib figures -- --ignored --nocapture`.
+/// Measured in short slices, of which the best and the middle one are told: a busy machine spoils
+/// many of them. `LEN` picks one length, `ONE_THREAD` leaves the other thread out.
 #[test]
 #[ignore = "measures, decides nothing"]
+#[allow(clippy::cast_precision_loss)]
 fn figures() {
+    let only = std::env::var("LEN")
+        .ok()
+        .and_then(|len| len.parse::<usize>().ok());
+    let one_thread = std::env::var_os("ONE_THREAD").is_some();
     for mode in [Mode::Auto, Mode::Write] {
         let options = StreamOptions::new().mode(mode);
-        let only = std::env::var("LEN")
-            .ok()
-            .and_then(|len| len.parse::<usize>().ok());
         for len in [8, 64, 4096, 65536, 1 << 20] {
             if only.is_some_and(|only| only != len) {
                 continue;
             }
+            let slice = (2_000_000 / len.max(1000)).max(4);
+            let say = |what: &str, mut slices: Vec<Duration>, per: usize| {
+                slices.sort_unstable();
+                let one = |slice: Duration| slice.as_secs_f64() * 1e6 / per as f64;
+                let (best, middle) = (one(slices[0]), one(slices[slices.len() / 2]));
+                let rate = |micros: f64| len as f64 / micros / 1e3;
+                println!(
+                    "{mode:?} {len:>8} {what:<12} best {best:9.3} us {:6.2} GB/s, middle {middle:9.3} us {:6.2} GB/s",
+                    rate(best),
+                    rate(middle),
+                );
+            };
             let (one, two) = pair_with(&options, &options);
             let mut room = vec![0; len];
             let bytes = vec![1; len];
-            let rounds = if len > 10_000 { 4_000 } else { 1_000_000 };
-            let start = Instant::now();
-            for _ in 0..rounds {
-                write_all(&one, &bytes);
-                let mut done = 0;
-                while done < len {
-                    done += two.read(&mut room[done..]).unwrap();
+            let mut slices = Vec::new();
+            for _ in 0..200 {
+                let start = Instant::now();
+                for _ in 0..slice {
+                    write_all(&one, &bytes);
+                    read_into(&two, &mut room);
                 }
+                slices.push(start.elapsed());
             }
-            println!(
-                "{mode:?} {len:>8} bytes: write and read by one thread {:?}",
-                start.elapsed() / rounds
-            );
-            if std::env::var_os("ONE_THREAD").is_some() {
+            say("one thread", slices, slice);
+            if one_thread {
                 continue;
             }
-            let rounds = if len > 10_000 { 2_000 } else { 100_000 };
             let echo = thread::spawn(move || {
                 let mut room = vec![0; len];
-                for _ in 0..rounds {
-                    let mut done = 0;
-                    while done < len {
-                        done += two.read(&mut room[done..]).unwrap();
-                    }
+                for _ in 0..200 * slice {
+                    read_into(&two, &mut room);
                     write_all(&two, &room);
                 }
             });
-            let mut room = vec![0; len];
-            let bytes = vec![1; len];
-            let start = Instant::now();
-            for _ in 0..rounds {
-                write_all(&one, &bytes);
-                let mut done = 0;
-                while done < len {
-                    done += one.read(&mut room[done..]).unwrap();
+            let mut slices = Vec::new();
+            for _ in 0..200 {
+                let start = Instant::now();
+                for _ in 0..slice {
+                    write_all(&one, &bytes);
+                    read_into(&one, &mut room);
                 }
+                slices.push(start.elapsed());
             }
-            let half = start.elapsed() / rounds / 2;
             echo.join().unwrap();
+            say("half trip", slices, 2 * slice);
             let (one, two) = pair_with(&options, &options);
-            let total: usize = if len > 10_000 {
-                4 << 30
-            } else {
-                len * 2_000_000
-            };
+            let slice = 4 * slice;
             let reader = thread::spawn(move || {
                 let mut room = vec![0; len.max(65536)];
-                let mut done = 0;
-                while done < total {
-                    done += two.read(&mut room).unwrap();
+                let mut slices = Vec::new();
+                for _ in 0..200 {
+                    let (start, mut done) = (Instant::now(), 0);
+                    while done < slice * len {
+                        let most = room.len().min(slice * len - done);
+                        done += two.read(&mut room[..most]).unwrap();
+                    }
+                    slices.push(start.elapsed());
                 }
-                two.stats()
+                (slices, two.stats())
             });
-            let start = Instant::now();
-            let mut done = 0;
-            while done < total {
-                done += one.write(&bytes).unwrap();
+            for _ in 0..200 * slice {
+                write_all(&one, &bytes);
             }
-            let stats = reader.join().unwrap();
-            let rate = total as f64 / start.elapsed().as_secs_f64() / 1e9;
-            println!(
-                "{mode:?} {len:>8} bytes: half round trip {half:?}, {rate:.2} GB/s, {:.1}M msg/s",
-                rate * 1e3 / len as f64
-            );
-            let sender = one.stats();
-            println!(
-                "   sender stalls {} sleeps {} msgs {}; receiver sleeps {} spins {} reads {} credit msgs {}",
-                sender.stalls,
-                sender.sleeps,
-                sender.messages_sent,
-                stats.sleeps,
-                stats.spins,
-                stats.rdma_reads,
-                stats.credit_messages_sent
-            );
+            let (slices, stats) = reader.join().unwrap();
+            say("stream", slices, slice);
+            println!("    sender {:?}\n    receiver {:?}", one.stats(), stats);
         }
+    }
+}
+
+fn read_into(from: &Connection, room: &mut [u8]) {
+    let mut done = 0;
+    while done < room.len() {
+        done += from.read(&mut room[done..]).unwrap();
     }
 }

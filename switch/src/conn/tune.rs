@@ -9,8 +9,9 @@ use std::time::Duration;
 const SPIN: Duration = Duration::from_micros(20);
 /// Control buffers of each half: with the window they make, one side can be a whole ring ahead.
 const CONTROL_BUFFERS: usize = 16;
-/// Largest payload of a control message, however high the provider's threshold is.
-const LARGEST_PAYLOAD: usize = 64 << 10;
+/// Largest payload of a control message, however high the provider's threshold is. A write above it
+/// takes several: while one is copied, the peer takes the one before.
+const LARGEST_PAYLOAD: usize = 32 << 10;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {

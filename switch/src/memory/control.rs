@@ -123,6 +123,11 @@ impl ControlBuffer {
         self.op.is_pending()
     }
 
+    /// Whether what was posted is over, collected or not.
+    pub(crate) fn is_over(&self) -> bool {
+        self.op.is_over()
+    }
+
     /// What stands in the buffer; nothing while an operation is pending.
     pub(crate) fn bytes(&self) -> &[u8] {
         if self.op.is_pending() {
