@@ -1,5 +1,5 @@
 /*
- * Several hundred connections open at once in one process, through one listener; each carries its
+ * A thousand connections open at once in one process, through one listener; each carries its
  * own messages, and all close.
  * req: WSD-07 WSD-08 WSD-11
  */
@@ -7,7 +7,7 @@
 
 #include "pair.h"
 
-enum { PAIRS = 500, ROUNDS = 3, LENGTH = 80 };
+enum { PAIRS = 1000, ROUNDS = 3, LENGTH = 80 };
 
 int main(void)
 {

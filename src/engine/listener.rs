@@ -11,8 +11,8 @@ use super::error::{AcceptError, ListenError};
 use super::socket::{Socket, Stage, TABLE};
 use crate::fabric::{self, Request, Token};
 
-/// The backlog of a switch that leaves the choice to us.
-const BACKLOG_OF_CHOICE: usize = 1024;
+/// The backlog of a switch that leaves the choice to us: what the kernel grants a TCP listener.
+const BACKLOG_OF_CHOICE: usize = 4096;
 
 /// How many requests may wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,8 +100,16 @@ impl Socket {
 
     /// Somebody asks to connect.
     pub(crate) fn requested(&self, request: Box<dyn Request>) {
+        let mut gone = VecDeque::new();
         let refused = {
             let mut stage = self.stage.lock();
+            if let Stage::Listening(listening) = &mut *stage
+                && listening.waiting.len() >= listening.limit
+            {
+                // Peers that have given up take no room.
+                let waiting = std::mem::take(&mut listening.waiting);
+                (gone, listening.waiting) = waiting.into_iter().partition(|r| r.is_gone());
+            }
             match &mut *stage {
                 // req: WSD-06, a full backlog refuses at once, and no event tells of it.
                 Stage::Listening(listening) if listening.waiting.len() < listening.limit => {
@@ -111,6 +119,8 @@ impl Socket {
                 _ => Some(request),
             }
         };
+        // Outside the lock, as they say a last word.
+        drop(gone);
         match refused {
             Some(request) => request.reject(),
             None => self

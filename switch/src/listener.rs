@@ -56,6 +56,10 @@ impl SanListener {
     /// Listens on the first of the addresses that can be had. Port 0 takes a free port, the same
     /// one on both paths.
     ///
+    /// As with TCP a connect need not wait for [`SanListener::accept`]: up to 4096 connections
+    /// wait to be accepted, or as many as take half of the descriptors that the process may open
+    /// when the listener is made. Whoever comes then is taken over TCP, after some seconds.
+    ///
     /// # Errors
     /// As for [`TcpListener::bind`]. A SAN that cannot listen is no error.
     pub fn bind(addresses: impl ToSocketAddrs) -> io::Result<SanListener> {

@@ -19,15 +19,16 @@ use wsdirect::abi;
 use crate::socket::SanSocket;
 use crate::sys::{self, Event, PollFd};
 
-/// Ready connections that wait to be accepted. Beyond that requests stay with the provider, whose
-/// own backlog refuses what is too much.
-const READY_LIMIT: usize = 256;
-/// Negotiations at a time.
-const NEGOTIATING_LIMIT: usize = 256;
-/// How long a negotiation may take; with many at a time each gets less, so that peers that stall
-/// on purpose make room soon.
+/// Connections that are negotiated or ready and that nobody has accepted yet, at the most: the
+/// backlog, as long as the kernel makes that of a TCP listener by default. Beyond it requests stay
+/// with the provider unanswered, and a connector that gets no answer goes over to TCP.
+const LONGEST_BACKLOG: usize = 4096;
+/// Descriptors that one connection holds, roughly.
+const DESCRIPTORS: usize = 5;
+/// How long a negotiation may take. When half of the backlog is being negotiated the next ones get
+/// less, so that peers that stall on purpose make room before an honest one has to take TCP.
 const NEGOTIATION_TIME: Duration = Duration::from_secs(10);
-const SHORT_NEGOTIATION_TIME: Duration = Duration::from_secs(1);
+const SHORT_NEGOTIATION_TIME: Duration = Duration::from_secs(3);
 /// How long to leave a provider alone that has no resources to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,6 +56,8 @@ struct Shared<T> {
 struct Queue<T> {
     ready: VecDeque<T>,
     negotiating: usize,
+    /// How many may be in `ready` and `negotiating` together.
+    backlog: usize,
     /// The thread waits for room.
     is_starved: bool,
     is_closed: bool,
@@ -62,17 +65,23 @@ struct Queue<T> {
 
 impl<T> Queue<T> {
     fn has_room(&self) -> bool {
-        self.negotiating < NEGOTIATING_LIMIT && self.ready.len() < READY_LIMIT
+        self.negotiating + self.ready.len() < self.backlog
     }
 
     /// The time for one more negotiation.
     fn time(&self) -> Duration {
-        if self.negotiating < NEGOTIATING_LIMIT / 2 {
+        if self.negotiating <= self.backlog / 2 {
             NEGOTIATION_TIME
         } else {
             SHORT_NEGOTIATION_TIME
         }
     }
+}
+
+/// The backlog of a process that may open so many descriptors: half of them stay for everything
+/// else, because unlike TCP's the connections in it are already open here.
+fn backlog(descriptors: usize) -> usize {
+    (descriptors / 2 / DESCRIPTORS).clamp(1, LONGEST_BACKLOG)
 }
 
 impl<T: Send + 'static> Reception<T> {
@@ -84,6 +93,7 @@ impl<T: Send + 'static> Reception<T> {
         let queue = Queue {
             ready: VecDeque::new(),
             negotiating: 0,
+            backlog: backlog(sys::descriptor_limit()),
             is_starved: false,
             is_closed: false,
         };
@@ -300,5 +310,21 @@ impl Desk {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backlog_is_that_of_tcp_but_leaves_half_of_the_descriptors() {
+        assert_eq!(backlog(usize::MAX), LONGEST_BACKLOG);
+        assert_eq!(backlog(1 << 20), LONGEST_BACKLOG);
+        for descriptors in [1_024, 20_000] {
+            let taken = backlog(descriptors) * DESCRIPTORS;
+            assert!(taken <= descriptors / 2 && taken > descriptors / 3);
+        }
+        assert_eq!(backlog(0), 1);
     }
 }

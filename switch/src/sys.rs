@@ -26,6 +26,16 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// How many descriptors this process may have open.
+pub(crate) fn descriptor_limit() -> usize {
+    let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
+    // SAFETY: the pointer is to a whole rlimit of this frame, which the kernel fills in or leaves.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) };
+    // SAFETY: two integers, zero or filled in.
+    let limit = unsafe { limit.assume_init() };
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     let fd = check(fd)?;
     // SAFETY: the kernel has just handed out this descriptor, nobody else knows it.

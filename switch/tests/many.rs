@@ -16,26 +16,13 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Numbers, PATIENCE, is_ready, open_descriptors};
+use support::usage::{open_descriptors, raise_limit, resident, threads, until};
+use support::{Numbers, is_ready};
 use wsd_switch::{SanListener, SanStream};
 
 const CONNECTIONS: usize = 1_000;
 /// Both ends of each are in this process.
-const DESCRIPTORS: u64 = 20_000;
-
-/// Raises the limit as far as it goes; `false` if that is not enough.
-fn raise_limit() -> bool {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: writes one structure.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur = limit.rlim_max.min(DESCRIPTORS);
-    // SAFETY: reads one structure.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    limit.rlim_cur >= DESCRIPTORS
-}
+const DESCRIPTORS: u64 = 12_000;
 
 /// Processor time of this process so far.
 fn cpu_time() -> Duration {
@@ -49,26 +36,9 @@ fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "waited in vain for: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_thousand_connections_work_cost_nothing_while_idle_and_leave_nothing() {
-    let connections = if raise_limit() { CONNECTIONS } else { 50 };
+    raise_limit(DESCRIPTORS);
     let listener = SanListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let at = listener.local_addr().unwrap();
     // The first connection brings what stays for the life of the process.
@@ -79,11 +49,11 @@ fn a_thousand_connections_work_cost_nothing_while_idle_and_leave_nothing() {
     let before = (open_descriptors(), threads(), resident());
 
     let connecting = thread::spawn(move || {
-        (0..connections)
+        (0..CONNECTIONS)
             .map(|_| SanStream::connect(at).unwrap())
             .collect::<Vec<_>>()
     });
-    let mut accepted: Vec<_> = (0..connections)
+    let mut accepted: Vec<_> = (0..CONNECTIONS)
         .map(|_| listener.accept().unwrap().0)
         .collect();
     let mut connected = connecting.join().unwrap();
@@ -101,7 +71,7 @@ fn a_thousand_connections_work_cost_nothing_while_idle_and_leave_nothing() {
         two.write_all(&got[..8]).unwrap();
         one.read_exact(&mut got[..8]).unwrap();
     }
-    let each = resident().saturating_sub(before.2) / (2 * connections);
+    let each = resident().saturating_sub(before.2) / (2 * CONNECTIONS);
     println!("{each} bytes resident for each end");
 
     // Some sleep in a call, some are polled for, most are just there.

@@ -1,5 +1,4 @@
-//! Two processes: this one, and a copy of the test binary that runs one of the tests below marked
-//! as a role.
+//! Two processes: this one, and a copy of it in a role.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,108 +9,16 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown};
 use std::thread;
 use std::time::Duration;
 
+use support::role::{Role, WAYS, connect, peer, say};
 use support::{Numbers, Tape, read_tape, write_tape};
-use wsd_switch::{Mode, SanListener, SanStream, StreamOptions};
-
-/// A role in a process of its own.
-struct Role {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Role {
-    fn start(role: &str, at: SocketAddr, environment: &[(&str, &str)]) -> Role {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                role,
-                "--ignored",
-                "--nocapture",
-                "--test-threads",
-                "1",
-            ])
-            .env("WSD_TEST_PEER", at.to_string())
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Role { child, output }
-    }
-
-    /// Waits until the role says this.
-    fn wait_for(&mut self, word: &str) {
-        let mut line = String::new();
-        while !line.contains(word) {
-            line.clear();
-            let count = self.output.read_line(&mut line).unwrap();
-            assert_ne!(count, 0, "the other process never said {word}");
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn finish(mut self) {
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{rest}");
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// In a role: the connection to the test.
-fn connect() -> SanStream {
-    let at: SocketAddr = std::env::var("WSD_TEST_PEER").unwrap().parse().unwrap();
-    let mode = match std::env::var("WSD_TEST_MODE").as_deref() {
-        Ok("write") => Mode::Write,
-        _ => Mode::Auto,
-    };
-    let stream = SanStream::connect_with(at, &StreamOptions::new().mode(mode)).unwrap();
-    assert!(stream.transport().is_san());
-    stream
-}
-
-fn say(word: &str) {
-    let mut out = std::io::stdout();
-    writeln!(out, "\n{word}").unwrap();
-    out.flush().unwrap();
-}
-
-/// In the test: a role and the connection it makes.
-fn peer(role: &str, environment: &[(&str, &str)]) -> (Role, SanStream) {
-    let listener = SanListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let role = Role::start(role, listener.local_addr().unwrap(), environment);
-    let stream = listener.accept().unwrap().0;
-    assert!(stream.transport().is_san());
-    (role, stream)
-}
+use wsd_switch::SanListener;
 
 const TOTAL: usize = 60_000_000;
-
-/// The ways two processes can be: able to read or not, on either side, with or without the
-/// kernel's help for remote memory.
-const WAYS: [&[(&str, &str)]; 5] = [
-    &[],
-    &[("WSD_RDMA_READ", "0")],
-    &[("WSD_TEST_MODE", "write")],
-    &[("WSD_RDMA", "pipelined")],
-    &[("WSD_RDMA", "pipelined"), ("WSD_RDMA_READ", "0")],
-];
 
 #[test]
 fn bytes_cross_between_processes_in_every_way() {

@@ -156,6 +156,25 @@ fn a_full_backlog_refuses_at_once_and_without_an_event() {
 }
 
 #[test]
+fn requests_whose_peers_have_given_up_do_not_fill_the_backlog() {
+    let _session = Session::new();
+    let listener = Sock::listening(2);
+    for n in 1..=2 {
+        let impatient = Sock::bound();
+        impatient.begin_connect(listener.at);
+        eventually("a request", || (sets(&listener.event) == n).then_some(()));
+        impatient.close().unwrap();
+    }
+    let late = Sock::bound();
+    late.begin_connect(listener.at);
+    eventually("room for a request", || {
+        (sets(&listener.event) == 3).then_some(())
+    });
+    assert_eq!(listener.accept().unwrap().at, late.at);
+    assert_eq!(late.connect_outcome(), 0);
+}
+
+#[test]
 fn a_smaller_backlog_refuses_the_newest_requests() {
     let _session = Session::new();
     let listener = Sock::listening(3);

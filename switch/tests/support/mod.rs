@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod role;
+pub(crate) mod usage;
+
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -149,8 +152,4 @@ pub(crate) fn is_ready(stream: &SanStream, time: Duration) -> bool {
     let ready = unsafe { libc::poll(&raw mut entry, 1, millis) };
     assert!(ready >= 0);
     ready == 1
-}
-
-pub(crate) fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

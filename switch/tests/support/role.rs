@@ -1,0 +1,116 @@
+//! A second process: a copy of the test binary that runs one of its tests marked as a role.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use wsd_switch::{Mode, SanListener, SanStream, StreamOptions};
+
+/// A role in a process of its own.
+pub(crate) struct Role {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Role {
+    pub(crate) fn start(role: &str, at: SocketAddr, environment: &[(&str, &str)]) -> Role {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                role,
+                "--ignored",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
+            .env("WSD_TEST_PEER", at.to_string())
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Role { child, output }
+    }
+
+    /// Waits until the role says this, and what else is on the line.
+    pub(crate) fn wait_for(&mut self, word: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let count = self.output.read_line(&mut line).unwrap();
+            assert_ne!(count, 0, "the other process never said {word}");
+            if let Some((_, rest)) = line.split_once(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn finish(mut self) {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{rest}");
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// In a role: the connection to the test.
+pub(crate) fn connect() -> SanStream {
+    let stream = try_connect().unwrap();
+    assert!(stream.transport().is_san());
+    stream
+}
+
+/// The same where it may fail, or go over TCP.
+pub(crate) fn try_connect() -> io::Result<SanStream> {
+    let at: SocketAddr = std::env::var("WSD_TEST_PEER").unwrap().parse().unwrap();
+    let mode = match std::env::var("WSD_TEST_MODE").as_deref() {
+        Ok("write") => Mode::Write,
+        _ => Mode::Auto,
+    };
+    SanStream::connect_with(at, &StreamOptions::new().mode(mode))
+}
+
+pub(crate) fn say(word: &str) {
+    let mut out = io::stdout();
+    writeln!(out, "\n{word}").unwrap();
+    out.flush().unwrap();
+}
+
+/// In the test: a role and the connection it makes.
+pub(crate) fn peer(role: &str, environment: &[(&str, &str)]) -> (Role, SanStream) {
+    peer_with(role, environment, &StreamOptions::new())
+}
+
+/// The same with options for this end.
+pub(crate) fn peer_with(
+    role: &str,
+    environment: &[(&str, &str)],
+    options: &StreamOptions,
+) -> (Role, SanStream) {
+    let listener = SanListener::bind_with((Ipv4Addr::LOCALHOST, 0), options).unwrap();
+    let role = Role::start(role, listener.local_addr().unwrap(), environment);
+    let stream = listener.accept().unwrap().0;
+    assert!(stream.transport().is_san());
+    (role, stream)
+}
+
+/// The ways two processes can be: able to read or not, on either side, with or without the
+/// kernel's help for remote memory.
+pub(crate) const WAYS: [&[(&str, &str)]; 5] = [
+    &[],
+    &[("WSD_RDMA_READ", "0")],
+    &[("WSD_TEST_MODE", "write")],
+    &[("WSD_RDMA", "pipelined")],
+    &[("WSD_RDMA", "pipelined"), ("WSD_RDMA_READ", "0")],
+];
