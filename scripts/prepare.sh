@@ -20,6 +20,20 @@ then run this again."
         die "Rust $need or newer is needed, this is $have. Run: rustup update"
 }
 
+# need_components NAME ...: parts of the toolchain that some installations leave out. Each has a
+# subcommand of cargo, named so or without `rust`.
+need_components() {
+    local component missing=()
+    for component in "$@"; do
+        cargo "${component#rust}" --version >/dev/null 2>&1 || missing+=("$component")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    printf 'Missing: %s\n' "${missing[*]}"
+    if ! command -v rustup >/dev/null || ! rustup component add "${missing[@]}" </dev/null; then
+        die "parts of the Rust toolchain are not there. Run: rustup component add ${missing[*]}"
+    fi
+}
+
 # has WHAT: whether a program (a plain name), or a file that matches a pattern (/...), is there.
 has() {
     case $1 in

@@ -63,6 +63,18 @@ fn role_write_and_end() {
     stream.write_all(&Tape::new(13).take(2_000_000)).unwrap();
 }
 
+#[test]
+fn a_process_that_cannot_wait_any_longer_leaves_an_error_and_not_an_early_end() {
+    let (role, mut stream) = peer("role_write_and_end", &[]);
+    // It gives up after some seconds, because nothing is read here.
+    role.finish();
+    let mut got = Vec::new();
+    let error = stream.read_to_end(&mut got).unwrap_err().kind();
+    let broken = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
+    assert!(broken.contains(&error), "{error}");
+    assert!(Tape::new(13).take(2_000_000).starts_with(&got));
+}
+
 /// What a peer is at when it is killed.
 const PHASES: [&str; 4] = ["role_idle", "role_small", "role_large", "role_reads"];
 
