@@ -1,4 +1,5 @@
-//! Writes the C header to the build folder and names the shared library.
+//! Writes the C header to the build folder, names the shared library, and compiles the C side of the
+//! fabric over RDMA devices.
 //!
 //! Never touches the sources: the committed `include/wsdirect.h` is compared with what this makes
 //! by `tests/header.rs`.
@@ -34,5 +35,26 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.with_src(root.join(source));
     }
     builder.generate()?.write_to_file(out.join("wsdirect.h"));
+    shim();
     Ok(())
 }
+
+/// The C side of the fabric over RDMA devices.
+#[cfg(feature = "verbs")]
+fn shim() {
+    const FOLDER: &str = "src/fabric/verbs";
+    println!("cargo::rerun-if-changed={FOLDER}/shim.h");
+    println!("cargo::rerun-if-changed={FOLDER}/shim.c");
+    cc::Build::new()
+        .file(format!("{FOLDER}/shim.c"))
+        .std("c11")
+        .define("_GNU_SOURCE", None)
+        .warnings(true)
+        .extra_warnings(true)
+        .compile("wsd_verbs_shim");
+    println!("cargo::rustc-link-lib=rdmacm");
+    println!("cargo::rustc-link-lib=ibverbs");
+}
+
+#[cfg(not(feature = "verbs"))]
+fn shim() {}

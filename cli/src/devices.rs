@@ -27,15 +27,12 @@ impl fmt::Display for Devices {
             Devices::Absent(reason) => write!(f, "  none: {reason}"),
             #[cfg(feature = "verbs")]
             Devices::Found(devices) => {
-                for device in devices {
-                    writeln!(
-                        f,
-                        "  {}  port {}",
-                        device.name,
-                        device.ports.join(", port ")
-                    )?;
+                for (place, device) in devices.iter().enumerate() {
+                    let line = if place > 0 { "\n" } else { "" };
+                    let ports = device.ports.join(", port ");
+                    write!(f, "{line}  {}  port {ports}", device.name)?;
                 }
-                write!(f, "  (no provider of this version uses them)")
+                Ok(())
             }
         }
     }

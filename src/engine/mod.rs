@@ -41,7 +41,8 @@ pub(crate) use socket::{Family, Socket, TABLE};
 
 pub(crate) use crate::fabric::{Access, Region};
 
-use crate::fabric::{self, Caps, Event, Fabric, soft};
+use crate::fabric::both::Both;
+use crate::fabric::{self, Caps, Event, Fabric, soft, verbs};
 use config::{Config, FabricChoice, RdmaChoice};
 use progress::{Progress, Work};
 
@@ -70,31 +71,59 @@ static STARTED: Mutex<Option<Started>> = Mutex::new(None);
 /// The one place that knows the fabrics.
 fn make_fabric(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
     match config.fabric {
-        FabricChoice::Auto | FabricChoice::Soft => {
-            let defaults = soft::Options::default();
-            let fabric = soft::SoftFabric::new(soft::Options {
-                rdma: match config.rdma {
-                    RdmaChoice::Auto => soft::Rdma::Auto,
-                    RdmaChoice::Direct => soft::Rdma::Direct,
-                    RdmaChoice::Pipelined => soft::Rdma::Pipelined,
-                },
-                rdma_read: config.rdma_read,
-                ring_size: config.ring_size.unwrap_or(defaults.ring_size),
-                ..defaults
-            });
-            match fabric.and_then(|fabric| fabric::with_faults(Arc::new(fabric))) {
-                Ok(fabric) => Ok(fabric),
-                Err(error) => Err(StartError::FabricAbsent {
-                    name: "soft",
-                    reason: error.to_string(),
-                }),
+        FabricChoice::Soft => make_soft(config),
+        FabricChoice::Verbs => match make_verbs(config) {
+            Ok(fabric) => Ok(fabric),
+            Err(error) => Err(StartError::FabricAbsent {
+                name: "verbs",
+                reason: verbs::absence(&error),
+            }),
+        },
+        FabricChoice::Auto => {
+            let soft = make_soft(config)?;
+            match make_verbs(config) {
+                Ok(verbs) => {
+                    let both =
+                        Both::new(soft, verbs).map_err(|error| StartError::FabricAbsent {
+                            name: "auto",
+                            reason: error.to_string(),
+                        })?;
+                    Ok(Arc::new(both))
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no RDMA devices are used");
+                    Ok(soft)
+                }
             }
         }
-        FabricChoice::Verbs => Err(StartError::FabricAbsent {
-            name: "verbs",
-            reason: fabric::verbs::absence(),
-        }),
     }
+}
+
+fn make_soft(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
+    let defaults = soft::Options::default();
+    let fabric = soft::SoftFabric::new(soft::Options {
+        rdma: match config.rdma {
+            RdmaChoice::Auto => soft::Rdma::Auto,
+            RdmaChoice::Direct => soft::Rdma::Direct,
+            RdmaChoice::Pipelined => soft::Rdma::Pipelined,
+        },
+        rdma_read: config.rdma_read,
+        ring_size: config.ring_size.unwrap_or(defaults.ring_size),
+        ..defaults
+    });
+    fabric
+        .and_then(|fabric| fabric::with_faults(Arc::new(fabric)))
+        .map_err(|error| StartError::FabricAbsent {
+            name: "soft",
+            reason: error.to_string(),
+        })
+}
+
+fn make_verbs(config: &Config) -> std::io::Result<Arc<dyn Fabric>> {
+    let fabric = verbs::open(verbs::Options {
+        rdma_read: config.rdma_read,
+    })?;
+    fabric::with_faults(fabric)
 }
 
 /// What the fabric of the next start is to do wrong.

@@ -14,6 +14,7 @@
 //!   send posted after a read does not reach the peer before the read has taken its data.
 //! * Nothing but the completed operations of a dead endpoint changes memory after it died.
 
+pub(crate) mod both;
 #[cfg(any(test, feature = "testing"))]
 // What is driven by a handle is used by tests only.
 #[cfg_attr(not(test), allow(dead_code))]

@@ -29,7 +29,7 @@ pub(super) fn names_for(user: u32, to: SocketAddr) -> [String; 2] {
 }
 
 /// The addresses of this host's interfaces, without doubles.
-pub(super) fn addresses() -> Vec<IpAddr> {
+pub(in crate::fabric) fn addresses() -> Vec<IpAddr> {
     let mut found = sys::interface_addresses().unwrap_or_default();
     if found.is_empty() {
         found.push(Ipv4Addr::LOCALHOST.into());
@@ -40,7 +40,7 @@ pub(super) fn addresses() -> Vec<IpAddr> {
 }
 
 /// Whether the host itself has this address.
-pub(super) fn is_local(ip: IpAddr) -> bool {
+pub(in crate::fabric) fn is_local(ip: IpAddr) -> bool {
     match ip {
         // The kernel gives the whole net to this host, whatever the interface says.
         IpAddr::V4(v4) if v4.is_loopback() => true,
@@ -50,7 +50,7 @@ pub(super) fn is_local(ip: IpAddr) -> bool {
 
 /// Whether a TCP connect to `to`, an address of this host, would find a listener; "yes" where
 /// that cannot be told.
-pub(super) fn tcp_listens(to: SocketAddr) -> bool {
+pub(in crate::fabric) fn tcp_listens(to: SocketAddr) -> bool {
     ask_kernel(to).or_else(|_| read_tables(to)).unwrap_or(true)
 }
 

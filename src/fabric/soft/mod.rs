@@ -56,6 +56,9 @@ mod tests;
 mod window;
 mod wire;
 
+pub(super) use directory::is_local;
+#[cfg(feature = "verbs")]
+pub(super) use directory::{addresses as host_addresses, tcp_listens};
 pub(crate) use lock::{Guard as QuickGuard, Mutex as QuickMutex};
 pub(crate) use options::{Options, Rdma};
 

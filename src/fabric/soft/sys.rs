@@ -131,7 +131,7 @@ pub(super) fn is_event(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
-pub(super) fn timer() -> io::Result<OwnedFd> {
+pub(in crate::fabric) fn timer() -> io::Result<OwnedFd> {
     // SAFETY: plain numbers.
     own(unsafe {
         libc::timerfd_create(
@@ -142,7 +142,7 @@ pub(super) fn timer() -> io::Result<OwnedFd> {
 }
 
 /// Lets the timer go off once, after `delay`.
-pub(super) fn set_timer(timer: BorrowedFd<'_>, delay: Duration) -> io::Result<()> {
+pub(in crate::fabric) fn set_timer(timer: BorrowedFd<'_>, delay: Duration) -> io::Result<()> {
     let delay = delay.max(Duration::from_micros(1));
     let value = libc::itimerspec {
         it_interval: libc::timespec {
@@ -163,8 +163,8 @@ pub(super) fn set_timer(timer: BorrowedFd<'_>, delay: Duration) -> io::Result<()
 
 /// What an epoll set reported for the object registered under `id`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ready {
-    pub(super) id: u64,
+pub(in crate::fabric) struct Ready {
+    pub(in crate::fabric) id: u64,
     pub(super) hung_up: bool,
 }
 
@@ -184,24 +184,32 @@ impl Epoll {
 
     /// Watches `fd` for input and hang-up, level-triggered.
     pub(in crate::fabric) fn add(&self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: (libc::EPOLLIN | libc::EPOLLRDHUP).cast_unsigned(),
-            u64: id,
-        };
+        let flags = (libc::EPOLLIN | libc::EPOLLRDHUP).cast_unsigned();
+        self.control(libc::EPOLL_CTL_ADD, fd, flags, id)
+    }
+
+    /// Adds `fd` without watching it; see `arm_once`.
+    #[cfg(feature = "verbs")]
+    pub(in crate::fabric) fn add_disarmed(&self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, 0, id)
+    }
+
+    /// Watches `fd`, which is in the set, for input until it has been reported once.
+    #[cfg(feature = "verbs")]
+    pub(in crate::fabric) fn arm_once(&self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        let flags = (libc::EPOLLIN | libc::EPOLLONESHOT).cast_unsigned();
+        self.control(libc::EPOLL_CTL_MOD, fd, flags, id)
+    }
+
+    fn control(&self, how: c_int, fd: BorrowedFd<'_>, events: u32, id: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: id };
         // SAFETY: two live descriptors and a valid event.
-        check(unsafe {
-            libc::epoll_ctl(
-                self.0.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd.as_raw_fd(),
-                &raw mut event,
-            )
-        })?;
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), how, fd.as_raw_fd(), &raw mut event) })?;
         Ok(())
     }
 
     /// Must precede the closing of `fd`: a forked child may keep the description open.
-    pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
+    pub(in crate::fabric) fn remove(&self, fd: BorrowedFd<'_>) {
         // SAFETY: two live descriptors; the event is not used by this command.
         let _ = unsafe {
             libc::epoll_ctl(
@@ -214,7 +222,7 @@ impl Epoll {
     }
 
     /// What is ready now; does not wait.
-    pub(super) fn ready(&self, into: &mut Vec<Ready>) {
+    pub(in crate::fabric) fn ready(&self, into: &mut Vec<Ready>) {
         const BATCH: usize = 256;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let room = c_int::try_from(BATCH).unwrap_or(1);
@@ -433,7 +441,7 @@ pub(super) fn send_message(
 
 /// One message received; `len` is 0 at the end of the stream.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(in crate::fabric) struct Received {
     pub(super) len: usize,
     pub(super) descriptors: Vec<OwnedFd>,
     /// Part of the message did not fit.
@@ -441,7 +449,10 @@ pub(super) struct Received {
 }
 
 /// Receives one message with its descriptors; never waits.
-pub(super) fn receive_message(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Received> {
+pub(in crate::fabric) fn receive_message(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+) -> io::Result<Received> {
     let mut control: ControlRoom = [0; 8];
     let mut part = iovec {
         iov_base: into.as_mut_ptr().cast(),
@@ -503,7 +514,7 @@ pub(super) fn receive_message(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Re
 // ---- netlink and addresses ---------------------------------------------------------------
 
 /// A netlink socket; `groups` are multicast groups to join.
-pub(super) fn netlink(protocol: c_int, groups: u32) -> io::Result<OwnedFd> {
+pub(in crate::fabric) fn netlink(protocol: c_int, groups: u32) -> io::Result<OwnedFd> {
     // SAFETY: plain numbers.
     let socket = own(unsafe {
         libc::socket(

@@ -1,0 +1,388 @@
+//! What all endpoints and listeners of one fabric share.
+//!
+//! Owns the epoll set, the table that finds the object of an event by its number, the events that
+//! wait for `Fabric::poll`, and the one timer. Decides nothing about connections.
+//!
+//! The two libraries know objects by number only, so an event for one that is gone finds nothing.
+//!
+//! Locks: `objects`, `timed`, `events` and `deadline` are leaves; none is held while an object is
+//! told anything, and none together with another.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Options;
+use super::device::Settings;
+use super::endpoint::VerbsEndpoint;
+use super::listener::Listening;
+use super::sys::{self, Channel, CmEvent, CmKind, Device, DeviceEvent};
+use crate::fabric::soft::host_addresses;
+use crate::fabric::soft::sys::{self as os, Epoll};
+use crate::fabric::{Ending, Event};
+
+/// Identifiers in the epoll set; those of objects begin at `FIRST`, devices stand between.
+const WAKE: u64 = 0;
+const TIMER: u64 = 1;
+const ROUTES: u64 = 2;
+const CONNECTIONS: u64 = 3;
+const DEVICES: u64 = 16;
+const FIRST: u64 = 1 << 10;
+
+/// Connection events that one call handles at most.
+const BATCH: usize = 256;
+/// How long the answer of the devices about the local addresses counts while those stay the same.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Who an event may be for.
+#[derive(Clone, Debug)]
+pub(super) enum Object {
+    Endpoint(Weak<VerbsEndpoint>),
+    Listening(Arc<Listening>),
+    /// A request that nobody has answered: whether its peer has given up.
+    Request(Weak<AtomicBool>),
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) me: Weak<Self>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) settings: Settings,
+    devices: Vec<Device>,
+    epoll: Epoll,
+    wake: OwnedFd,
+    timer: OwnedFd,
+    routes: Option<OwnedFd>,
+    objects: Mutex<HashMap<u64, Object>>,
+    /// Endpoints that want to be told of the time.
+    timed: Mutex<HashSet<u64>>,
+    events: Mutex<Events>,
+    deadline: Mutex<Option<Instant>>,
+    next: AtomicU64,
+    served: Mutex<Option<Served>>,
+}
+
+/// What the devices said about the local addresses.
+#[derive(Debug)]
+struct Served {
+    asked: Instant,
+    host: Vec<IpAddr>,
+    served: Vec<IpAddr>,
+}
+
+/// Events that wait for `Fabric::poll`.
+#[derive(Default)]
+struct Events(Vec<Event>);
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} events", self.0.len())
+    }
+}
+
+/// Whether a device can serve an address at all; those of one host are for the host itself.
+fn may_be_served(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_unspecified(),
+        // A link-local address means nothing without its interface.
+        IpAddr::V6(v6) => {
+            !v6.is_loopback() && !v6.is_unspecified() && v6.segments()[0] & 0xFFC0 != 0xFE80
+        }
+    }
+}
+
+impl Core {
+    /// Fails with `NotFound` where there is no device.
+    pub(super) fn new(options: Options) -> io::Result<Arc<Self>> {
+        let channel = Channel::open()?;
+        let devices = sys::devices()?;
+        let limits: Vec<_> = devices
+            .iter()
+            .filter_map(|device| device.limits().ok())
+            .collect();
+        if limits.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let epoll = Epoll::new()?;
+        let wake = os::event()?;
+        let timer = os::timer()?;
+        epoll.add(wake.as_fd(), WAKE)?;
+        epoll.add(timer.as_fd(), TIMER)?;
+        epoll.add(channel.descriptor(), CONNECTIONS)?;
+        for (device, id) in devices.iter().zip(DEVICES..FIRST) {
+            epoll.add(device.descriptor()?, id)?;
+        }
+        // RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR. Where that is not permitted, changes of the
+        // addresses are not reported; `addresses` is right nevertheless.
+        let routes = os::netlink(libc::NETLINK_ROUTE, 0x10 | 0x100).ok();
+        if let Some(routes) = &routes {
+            epoll.add(routes.as_fd(), ROUTES)?;
+        }
+        Ok(Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            channel,
+            settings: Settings::new(&limits, options),
+            devices,
+            epoll,
+            wake,
+            timer,
+            routes,
+            objects: Mutex::default(),
+            timed: Mutex::default(),
+            events: Mutex::default(),
+            deadline: Mutex::default(),
+            next: AtomicU64::new(FIRST),
+            served: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn readiness(&self) -> BorrowedFd<'_> {
+        self.epoll.fd()
+    }
+
+    /// The local addresses that an RDMA device serves.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let host = host_addresses();
+        let mut known = self.served.lock();
+        if let Some(known) = &*known
+            && known.host == host
+            && known.asked.elapsed() < ANSWER
+        {
+            return known.served.clone();
+        }
+        let served: Vec<_> = host
+            .iter()
+            .copied()
+            .filter(|&ip| may_be_served(ip) && self.channel.serves(ip))
+            .collect();
+        *known = Some(Served {
+            asked: Instant::now(),
+            host,
+            served: served.clone(),
+        });
+        served
+    }
+
+    // ---- objects ----
+
+    /// A new number for an object.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn keep(&self, number: u64, object: Object) {
+        self.objects.lock().insert(number, object);
+    }
+
+    pub(super) fn forget(&self, number: u64) {
+        let gone = self.objects.lock().remove(&number);
+        self.timed.lock().remove(&number);
+        drop(gone);
+    }
+
+    fn find(&self, number: u64) -> Option<Object> {
+        self.objects.lock().get(&number).cloned()
+    }
+
+    fn endpoint(&self, number: u64) -> Option<Arc<VerbsEndpoint>> {
+        match self.find(number)? {
+            Object::Endpoint(endpoint) => endpoint.upgrade(),
+            _ => None,
+        }
+    }
+
+    // ---- descriptors ----
+
+    /// Reports the readiness of an endpoint's descriptor once, after each `rearm`.
+    pub(super) fn attach(&self, number: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.epoll.add_disarmed(fd, number)
+    }
+
+    pub(super) fn rearm(&self, number: u64, fd: BorrowedFd<'_>) {
+        if let Err(error) = self.epoll.arm_once(fd, number) {
+            tracing::error!(%error, "an endpoint cannot be watched");
+        }
+    }
+
+    pub(super) fn detach(&self, fd: BorrowedFd<'_>) {
+        self.epoll.remove(fd);
+    }
+
+    // ---- events and time ----
+
+    /// Adds an event and wakes whoever waits for `readiness`.
+    pub(super) fn tell(&self, event: Event) {
+        self.events.lock().0.push(event);
+        os::signal(self.wake.as_fd());
+    }
+
+    /// As `tell`, if `still` says so while no event can be taken out or added. Otherwise the event
+    /// comes back.
+    pub(super) fn tell_if(&self, still: impl FnOnce() -> bool, event: Event) -> Option<Event> {
+        let mut events = self.events.lock();
+        if !still() {
+            return Some(event);
+        }
+        events.0.push(event);
+        drop(events);
+        os::signal(self.wake.as_fd());
+        None
+    }
+
+    /// Takes back events that nobody has seen yet.
+    pub(super) fn retract(&self, mut which: impl FnMut(&Event) -> bool) -> Vec<Event> {
+        let mut events = self.events.lock();
+        let (back, stay) = std::mem::take(&mut events.0)
+            .into_iter()
+            .partition(|event| which(event));
+        events.0 = stay;
+        back
+    }
+
+    /// Tells an endpoint of the time, at `when` or before.
+    pub(super) fn schedule(&self, number: u64, when: Instant) {
+        self.timed.lock().insert(number);
+        let mut deadline = self.deadline.lock();
+        if deadline.is_none_or(|earlier| when < earlier) {
+            *deadline = Some(when);
+            let delay = when.saturating_duration_since(Instant::now());
+            if let Err(error) = os::set_timer(self.timer.as_fd(), delay) {
+                tracing::warn!(%error, "the timer of the fabric cannot be set");
+            }
+        }
+    }
+
+    pub(super) fn poll(&self, into: &mut Vec<Event>) {
+        let mut ready = Vec::new();
+        // What the batch has no room for is reported by the next call.
+        self.epoll.ready(&mut ready);
+        for ready in ready {
+            match ready.id {
+                WAKE => os::drain(self.wake.as_fd()),
+                TIMER => self.tick(),
+                ROUTES => self.drain_routes(),
+                CONNECTIONS => self.drain_connections(),
+                id if id < FIRST => self.drain_device(id - DEVICES),
+                id => {
+                    if let Some(endpoint) = self.endpoint(id) {
+                        endpoint.ready();
+                    }
+                }
+            }
+        }
+        into.append(&mut self.events.lock().0);
+    }
+
+    fn drain_connections(&self) {
+        for _ in 0..BATCH {
+            match self.channel.next() {
+                Ok(Some(event)) => self.dispatch(event),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection event was lost");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn dispatch(&self, event: CmEvent) {
+        tracing::trace!(?event.kind, event.context, event.status, "connection event");
+        match self.find(event.context) {
+            Some(Object::Listening(listening)) if event.kind == CmKind::Request => {
+                listening.requested(self, event);
+            }
+            Some(Object::Endpoint(endpoint)) => {
+                if let Some(endpoint) = endpoint.upgrade() {
+                    endpoint.connection_event(&event);
+                }
+            }
+            Some(Object::Request(gone)) => {
+                if let Some(gone) = gone.upgrade() {
+                    gone.store(true, Ordering::Release);
+                }
+            }
+            // A request to a listener that is gone is refused by dropping it.
+            Some(Object::Listening(_)) | None => {}
+        }
+    }
+
+    fn drain_device(&self, index: u64) {
+        let device = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.devices.get(index));
+        let Some(&device) = device else { return };
+        for _ in 0..BATCH {
+            let Some(event) = device.next() else { return };
+            match event {
+                DeviceEvent::Other(code) => tracing::debug!(code, "device event"),
+                DeviceEvent::QueueBroken(number) => {
+                    if let Some(endpoint) = self.endpoint(number) {
+                        endpoint.die(Ending::Broken);
+                    }
+                }
+                DeviceEvent::PortDown | DeviceEvent::Gone => {
+                    tracing::warn!(?event, "an RDMA device has failed");
+                    self.end_all_on(device, event == DeviceEvent::Gone);
+                }
+                DeviceEvent::Changed => {
+                    *self.served.lock() = None;
+                    self.events.lock().0.push(Event::AddressesChanged);
+                }
+            }
+        }
+    }
+
+    /// Ends every connection over a device.
+    fn end_all_on(&self, device: Device, gone: bool) {
+        *self.served.lock() = None;
+        let endpoints: Vec<_> = self
+            .objects
+            .lock()
+            .values()
+            .filter_map(|object| match object {
+                Object::Endpoint(endpoint) => endpoint.upgrade(),
+                _ => None,
+            })
+            .collect();
+        for endpoint in endpoints {
+            if endpoint.is_on(device) {
+                endpoint.die(Ending::Broken);
+                if gone {
+                    // It will not flush any more.
+                    endpoint.abandon();
+                }
+            }
+        }
+        self.events.lock().0.push(Event::AddressesChanged);
+    }
+
+    fn tick(&self) {
+        os::drain(self.timer.as_fd());
+        *self.deadline.lock() = None;
+        let now = Instant::now();
+        let timed = std::mem::take(&mut *self.timed.lock());
+        for number in timed {
+            if let Some(endpoint) = self.endpoint(number)
+                && let Some(again) = endpoint.tick(now)
+            {
+                self.schedule(number, again.max(now + Duration::from_millis(1)));
+            }
+        }
+    }
+
+    fn drain_routes(&self) {
+        let Some(routes) = &self.routes else { return };
+        let mut buffer = [0; 4096];
+        // Truncated, lost or whole: in any case something changed.
+        while os::receive_message(routes.as_fd(), &mut buffer).is_ok() {}
+        *self.served.lock() = None;
+        self.events.lock().0.push(Event::AddressesChanged);
+    }
+}

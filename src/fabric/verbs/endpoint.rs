@@ -1,0 +1,488 @@
+//! One connection, from the attempt to the end.
+//!
+//! Owns the state and the order of things; what is done with operations is in `moving`.
+//!
+//! The state only moves forward: connecting, open, then perhaps dying (the end has come, and the
+//! queue pair is being flushed), then ended for one reason. Once it has left "open" nothing is
+//! accepted. What the device has already delivered comes out before the end is told, because a
+//! flushed queue gives up its entries in order.
+//!
+//! Locks, in the order in which they may be taken together: `attempt`; `collector`, then `sending`
+//! or `receiving` (both only by `abandon`, in this order), then `memory`. None is held while the
+//! endpoint dies or while the fabric is told anything.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::connect::{Attempt, Step};
+use super::core::{Core, Object};
+use super::device::Settings;
+use super::memory::{DESCRIPTOR_LEN, Memory, Registration};
+use super::moving::Collector;
+use super::queue::Queue;
+use super::sys::{CmEvent, CmKind, Conn, Device, Queues};
+use crate::fabric::soft::sys::{self as os, Epoll};
+use crate::fabric::{
+    Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, Post,
+    PostError, Posted, QuickMutex, Region, RegisterError, Token,
+};
+
+/// How long a device may take to flush before the queue pair is destroyed instead.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a dying endpoint is looked at.
+const FLUSH_STEP: Duration = Duration::from_millis(2);
+
+/// The values of `VerbsEndpoint::state`.
+mod state {
+    pub(super) const CONNECTING: u8 = 0;
+    pub(super) const OPEN: u8 = 1;
+    /// The peer has gone; the queues are being flushed.
+    pub(super) const DYING_PEER: u8 = 2;
+    /// Something broke; the queues are being flushed.
+    pub(super) const DYING_BROKEN: u8 = 3;
+    pub(super) const LOCAL: u8 = 4;
+    pub(super) const PEER: u8 = 5;
+    pub(super) const BROKEN: u8 = 6;
+}
+
+/// What the queues turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub(super) queues: Queues,
+    pub(super) device: Option<Device>,
+}
+
+#[derive(Debug)]
+pub(super) struct VerbsEndpoint {
+    core: Arc<Core>,
+    token: Token,
+    /// Its name in the table of objects, for the libraries and in the epoll set.
+    number: u64,
+    state: AtomicU8,
+    /// Readable at the end, or when the outcome of the attempt is there.
+    event: OwnedFd,
+    /// What `readiness` returns: `event`, and the device's own descriptor.
+    readiness: Epoll,
+    /// Whether the progress thread wants to be told.
+    progress: AtomicBool,
+    attempt: parking_lot::Mutex<Option<Attempt>>,
+    pub(super) made: OnceLock<Made>,
+    died: parking_lot::Mutex<Option<Instant>>,
+    pub(super) collector: QuickMutex<Collector>,
+    pub(super) sending: QuickMutex<Queue>,
+    pub(super) receiving: QuickMutex<Queue>,
+    pub(super) memory: QuickMutex<Memory>,
+    conn: Arc<Conn>,
+}
+
+impl VerbsEndpoint {
+    fn new(
+        core: &Arc<Core>,
+        token: Token,
+        number: u64,
+        conn: Conn,
+        attempt: Option<Attempt>,
+    ) -> io::Result<Arc<Self>> {
+        let settings = &core.settings;
+        let event = os::event()?;
+        let readiness = Epoll::new()?;
+        readiness.add(event.as_fd(), 0)?;
+        let endpoint = Arc::new(Self {
+            core: Arc::clone(core),
+            token,
+            number,
+            state: AtomicU8::new(state::CONNECTING),
+            event,
+            readiness,
+            progress: AtomicBool::new(false),
+            attempt: parking_lot::Mutex::new(attempt),
+            made: OnceLock::new(),
+            died: parking_lot::Mutex::new(None),
+            collector: QuickMutex::default(),
+            sending: QuickMutex::new(Queue::sends(settings.caps.send_depth, settings.reserved)),
+            receiving: QuickMutex::new(Queue::receives(settings.caps.receive_depth)),
+            memory: QuickMutex::default(),
+            conn: Arc::new(conn),
+        });
+        core.attach(number, endpoint.readiness.fd())?;
+        core.keep(number, Object::Endpoint(Arc::downgrade(&endpoint)));
+        Ok(endpoint)
+    }
+
+    /// An endpoint that begins to connect. Its outcome is an event, also if it is known at once.
+    pub(super) fn connecting(
+        core: &Arc<Core>,
+        token: Token,
+        attempt: Attempt,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let number = core.number();
+        let endpoint = Conn::new(&core.channel, number)
+            .and_then(|conn| Self::new(core, token, number, conn, Some(attempt)))
+            .map_err(|_| ConnectError::NoResources)?;
+        endpoint.advance(Attempt::begin);
+        Ok(endpoint)
+    }
+
+    /// The endpoint of a request, which `answer` accepts.
+    pub(super) fn accepted(
+        core: &Arc<Core>,
+        token: Token,
+        number: u64,
+        conn: Conn,
+        answer: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let endpoint =
+            Self::new(core, token, number, conn, None).map_err(|_| ConnectError::NoResources)?;
+        if let Err(error) = answer(&endpoint) {
+            tracing::debug!(%error, "a request could not be accepted");
+            endpoint.state.store(state::BROKEN, Ordering::SeqCst);
+            return Err(match error.raw_os_error() {
+                Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => ConnectError::NoResources,
+                _ => ConnectError::NotServed,
+            });
+        }
+        // The peer may have gone in between: then it has ended already.
+        let opened = endpoint.state.compare_exchange(
+            state::CONNECTING,
+            state::OPEN,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        match opened {
+            Ok(_) => Ok(endpoint),
+            Err(_) => Err(ConnectError::TimedOut),
+        }
+    }
+
+    pub(super) fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+
+    pub(super) fn is_on(&self, device: Device) -> bool {
+        self.made
+            .get()
+            .is_some_and(|made| made.device == Some(device))
+    }
+
+    /// Makes the queue pair, and listens to its completions.
+    pub(super) fn make_queues(&self) -> io::Result<()> {
+        let settings = self.settings();
+        let wanted = Queues {
+            sends: settings.caps.send_depth,
+            receives: settings.caps.receive_depth,
+            pieces: settings.caps.max_pieces,
+            inline_bytes: settings.inline_bytes,
+        };
+        let (queues, fd) = self.conn.make_queues(self.number, wanted)?;
+        self.readiness.add(self.conn.borrow(fd), 1)?;
+        let device = self.conn.device();
+        self.made
+            .set(Made { queues, device })
+            .map_err(|_| io::ErrorKind::AlreadyExists)?;
+        Ok(())
+    }
+
+    // ---- the attempt ----
+
+    /// Takes one step of the attempt to connect, if there still is one.
+    fn advance(&self, step: impl FnOnce(&Attempt, &Self) -> Step) {
+        let mut slot = self.attempt.lock();
+        let Some(attempt) = slot.as_ref() else { return };
+        let event = match step(attempt, self) {
+            Step::Wait => {
+                let deadline = attempt.deadline;
+                drop(slot);
+                self.core.schedule(self.number, deadline);
+                return;
+            }
+            Step::Connected => {
+                self.state.store(state::OPEN, Ordering::SeqCst);
+                Event::Connected {
+                    endpoint: self.token,
+                }
+            }
+            Step::Failed(error) => {
+                self.state.store(state::BROKEN, Ordering::SeqCst);
+                Event::ConnectFailed {
+                    endpoint: self.token,
+                    error,
+                }
+            }
+        };
+        let failed = matches!(event, Event::ConnectFailed { .. });
+        *slot = None;
+        drop(slot);
+        if failed {
+            // Where it was accepted after all, the peer is to know.
+            self.hang_up();
+        }
+        self.core.tell(event);
+        os::signal(self.event.as_fd());
+    }
+
+    /// The connection manager says something about this connection.
+    pub(super) fn connection_event(&self, event: &CmEvent) {
+        if self.attempt.lock().is_some() {
+            return self.advance(|attempt, endpoint| attempt.advance(endpoint, event));
+        }
+        match event.kind {
+            CmKind::Disconnected => self.die(Ending::Peer),
+            // What was accepted did not come about, or the device goes.
+            CmKind::Rejected | CmKind::Unreachable | CmKind::ConnectError => {
+                self.die(Ending::Peer);
+            }
+            CmKind::Removed => self.die(Ending::Broken),
+            // An attempt that was given up meanwhile.
+            CmKind::Established if self.ending() == Some(Ending::Local) => {
+                self.hang_up();
+            }
+            _ => {}
+        }
+    }
+
+    /// The fabric's timer went off; says when it should again.
+    pub(super) fn tick(&self, now: Instant) -> Option<Instant> {
+        let deadline = self.attempt.lock().as_ref().map(|attempt| attempt.deadline);
+        if let Some(deadline) = deadline {
+            if deadline > now {
+                return Some(deadline);
+            }
+            self.advance(|_, _| Step::Failed(ConnectError::TimedOut));
+            return None;
+        }
+        let died = (*self.died.lock())?;
+        self.collect_only();
+        if self.is_flushed() {
+            return None;
+        }
+        if now.duration_since(died) > FLUSH_PATIENCE {
+            tracing::warn!("a device does not flush; its queue pair is destroyed");
+            self.abandon();
+            return None;
+        }
+        Some(now + FLUSH_STEP)
+    }
+
+    // ---- the end ----
+
+    /// Why operations are flushed, or nothing can be posted; none while the connection is open.
+    pub(super) fn cause(&self) -> Option<Ending> {
+        match self.state.load(Ordering::SeqCst) {
+            state::LOCAL => Some(Ending::Local),
+            state::DYING_PEER | state::PEER => Some(Ending::Peer),
+            state::DYING_BROKEN | state::BROKEN => Some(Ending::Broken),
+            _ => None,
+        }
+    }
+
+    /// Whether it may be posted to.
+    pub(super) fn check_open(&self) -> Result<&Made, PostError> {
+        if self.state.load(Ordering::SeqCst) == state::OPEN {
+            return self.made.get().ok_or(PostError::NotConnected);
+        }
+        Err(self
+            .cause()
+            .map_or(PostError::NotConnected, PostError::Ended))
+    }
+
+    /// Begins the end, if nothing has before. Called without any lock.
+    pub(super) fn die(&self, ending: Ending) {
+        let to = match ending {
+            Ending::Local => state::LOCAL,
+            Ending::Peer => state::DYING_PEER,
+            Ending::Broken => state::DYING_BROKEN,
+        };
+        let moved = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+                let goes = match now {
+                    state::OPEN | state::CONNECTING => true,
+                    // Closing goes before: the end is not told of any more.
+                    state::DYING_PEER | state::DYING_BROKEN => ending == Ending::Local,
+                    _ => false,
+                };
+                goes.then_some(to)
+            });
+        match moved {
+            Ok(state::OPEN) => {}
+            Ok(state::CONNECTING) if self.made.get().is_some() => {}
+            Ok(_) => {
+                os::signal(self.event.as_fd());
+                return;
+            }
+            Err(_) => return,
+        }
+        *self.died.lock() = Some(Instant::now());
+        // req: WSD-11, flushes everything, and tells the peer.
+        self.hang_up();
+        self.collect_only();
+        if !self.is_flushed() {
+            self.core.schedule(self.number, Instant::now() + FLUSH_STEP);
+        }
+        os::signal(self.event.as_fd());
+    }
+
+    /// Flushes the queue pair, and tells the peer if there is one.
+    fn hang_up(&self) {
+        let (flushed, told) = self.conn.disconnect();
+        if let Err(error) = flushed {
+            tracing::debug!(%error, "the queue pair cannot be flushed");
+        }
+        if let Err(error) = told {
+            tracing::trace!(%error, "the peer was not told");
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.sending.lock().is_empty() && self.receiving.lock().is_empty()
+    }
+
+    /// Nothing is pending any more. Told once.
+    pub(super) fn finish_if_flushed(&self) {
+        let (from, to, ending) = match self.state.load(Ordering::SeqCst) {
+            state::DYING_PEER => (state::DYING_PEER, state::PEER, Ending::Peer),
+            state::DYING_BROKEN => (state::DYING_BROKEN, state::BROKEN, Ending::Broken),
+            _ => return,
+        };
+        if !self.is_flushed() {
+            return;
+        }
+        if self
+            .state
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            self.core.tell(Event::Ended {
+                endpoint: self.token,
+                ending,
+            });
+            os::signal(self.event.as_fd());
+        }
+    }
+
+    /// The endpoint was armed for the progress thread, and its descriptor is readable.
+    pub(super) fn ready(&self) {
+        if self.progress.swap(false, Ordering::SeqCst) {
+            self.core.tell(Event::Ready {
+                endpoint: self.token,
+            });
+        }
+    }
+}
+
+impl Endpoint for VerbsEndpoint {
+    #[allow(unsafe_code, reason = "the promise of the trait is passed on")]
+    unsafe fn register(&self, region: Region, access: Access) -> Result<Key, RegisterError> {
+        if self.made.get().is_none() {
+            return Err(RegisterError::NotConnected);
+        }
+        // Pinning takes time: not under the lock.
+        // SAFETY: the caller's promise is that of this function.
+        let registration =
+            unsafe { Registration::local(&self.conn, region, access, self.settings().iwarp) }?;
+        let (key, _) = self.memory.lock().add(registration)?;
+        Ok(key)
+    }
+
+    fn deregister(&self, key: Key) -> Result<(), DeregisterError> {
+        let taken = self.memory.lock().remove(key, false)?;
+        drop(taken);
+        Ok(())
+    }
+
+    #[allow(unsafe_code, reason = "the promise of the trait is passed on")]
+    unsafe fn expose(
+        &self,
+        region: Region,
+        access: Access,
+        descriptor: &mut [u8],
+    ) -> Result<Key, RegisterError> {
+        let place = descriptor
+            .get_mut(..DESCRIPTOR_LEN)
+            .ok_or(RegisterError::BadRegion)?;
+        if self.check_open().is_err() {
+            return Err(RegisterError::NotConnected);
+        }
+        // SAFETY: the caller's promise is that of this function.
+        let registration = unsafe { Registration::exposed(&self.conn, region, access) }?;
+        let (key, made) = self.memory.lock().add(registration)?;
+        place.copy_from_slice(&made.to_bytes());
+        Ok(key)
+    }
+
+    fn conceal(&self, key: Key) -> Result<(), DeregisterError> {
+        let taken = self.memory.lock().remove(key, true)?;
+        // The device refuses the key from here on.
+        drop(taken);
+        Ok(())
+    }
+
+    fn post(&self, post: Post<'_>) -> Result<Posted, PostError> {
+        self.start(post)
+    }
+
+    fn poll(&self, completions: &mut Vec<Completion>) {
+        self.collect(completions);
+    }
+
+    fn arm(&self, whom: ArmFor) -> bool {
+        os::drain(self.event.as_fd());
+        if whom == ArmFor::Progress {
+            self.progress.store(true, Ordering::SeqCst);
+        }
+        if self.made.get().is_some() {
+            // Armed first, looked at afterwards: what comes in between wakes or is seen.
+            if let Err(error) = self.conn.arm() {
+                tracing::warn!(%error, "a completion queue cannot be armed");
+            }
+            if self.has_something() {
+                self.progress.store(false, Ordering::SeqCst);
+                return false;
+            }
+        } else if self.ending().is_some() {
+            self.progress.store(false, Ordering::SeqCst);
+            return false;
+        }
+        if whom == ArmFor::Progress {
+            self.core.rearm(self.number, self.readiness.fd());
+        }
+        true
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.readiness.fd()
+    }
+
+    fn disconnect(&self) {
+        *self.attempt.lock() = None;
+        self.die(Ending::Local);
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        match self.state.load(Ordering::SeqCst) {
+            state::LOCAL => Some(Ending::Local),
+            state::PEER => Some(Ending::Peer),
+            state::BROKEN => Some(Ending::Broken),
+            _ => None,
+        }
+    }
+
+    fn rdma_path(&self) -> &'static str {
+        "verbs"
+    }
+}
+
+impl Drop for VerbsEndpoint {
+    fn drop(&mut self) {
+        self.disconnect();
+        self.core.detach(self.readiness.fd());
+        self.core.forget(self.number);
+    }
+}

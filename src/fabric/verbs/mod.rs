@@ -1,0 +1,172 @@
+//! RDMA devices: a fabric over libibverbs and librdmacm.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `shim.c`, `shim.h` | every layout and inline function of the two libraries |
+//! | `sys` | the shim as safe types |
+//! | `device` | what the devices can do |
+//! | `core` | what the endpoints of a fabric share: the epoll set, the events, the timer |
+//! | `connect`, `hello` | the steps of a connect, and the private data of both ends |
+//! | `listener` | listening, requests and their answers |
+//! | `endpoint` | one connection: state, arming, the end |
+//! | `moving` | what an endpoint does with operations |
+//! | `queue` | the book of what was posted |
+//! | `memory` | registrations and descriptors |
+//! | `errors` | what failures mean |
+//!
+//! One connection has one protection domain, one queue pair and one completion queue with its own
+//! descriptor. So a key of one connection means nothing on another, and no socket can starve
+//! another or overrun a queue that they share; the price is one more descriptor for each socket.
+//!
+//! Nothing tells of a peer that has gone silently while nothing is under way: there is no
+//! keep-alive on this level, the session has its own.
+
+#[cfg(feature = "verbs")]
+mod connect;
+#[cfg(feature = "verbs")]
+mod core;
+#[cfg(feature = "verbs")]
+mod device;
+#[cfg(feature = "verbs")]
+#[allow(unsafe_code)]
+mod endpoint;
+#[cfg(feature = "verbs")]
+mod errors;
+#[cfg(feature = "verbs")]
+mod hello;
+#[cfg(feature = "verbs")]
+mod listener;
+#[cfg(feature = "verbs")]
+#[allow(unsafe_code)]
+mod memory;
+#[cfg(feature = "verbs")]
+mod moving;
+#[cfg(feature = "verbs")]
+mod queue;
+#[cfg(feature = "verbs")]
+#[allow(unsafe_code)]
+mod sys;
+
+/// What to say to somebody who wants to use RDMA hardware and cannot.
+#[cfg(feature = "verbs")]
+pub(crate) fn absence(error: &std::io::Error) -> String {
+    let found: Vec<String> = match ibverbs::devices() {
+        Ok(list) => list
+            .iter()
+            .filter_map(|device| Some(device.name()?.to_string_lossy().into_owned()))
+            .collect(),
+        // What libibverbs answers when the kernel has no RDMA support at all.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Vec::new(),
+        Err(error) => return format!("libibverbs failed: {error}"),
+    };
+    if found.is_empty() {
+        "this host has no RDMA device; use WSD_FABRIC=soft or auto".to_owned()
+    } else {
+        format!(
+            "the RDMA devices ({}) cannot be used: {error}; use WSD_FABRIC=soft or auto",
+            found.join(", ")
+        )
+    }
+}
+
+/// What to say to somebody who wants to use RDMA hardware and cannot.
+#[cfg(not(feature = "verbs"))]
+pub(crate) fn absence(_error: &std::io::Error) -> String {
+    "this build was made without the feature \"verbs\"; use WSD_FABRIC=soft or auto".to_owned()
+}
+
+/// What may be chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Whether `Post::Read` is served.
+    #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
+    pub(crate) rdma_read: bool,
+}
+
+/// The fabric, where there are RDMA devices.
+#[cfg(not(feature = "verbs"))]
+pub(crate) fn open(
+    _options: Options,
+) -> std::io::Result<std::sync::Arc<dyn crate::fabric::Fabric>> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(feature = "verbs")]
+pub(crate) use fabric::open;
+
+#[cfg(feature = "verbs")]
+mod fabric {
+    //! The fabric itself.
+
+    use std::io;
+    use std::net::{IpAddr, SocketAddr};
+    use std::os::fd::BorrowedFd;
+    use std::sync::Arc;
+
+    use super::Options;
+    use super::connect::Attempt;
+    use super::core::Core;
+    use super::endpoint::VerbsEndpoint;
+    use super::listener;
+    use crate::fabric::{
+        Caps, ConnectError, Endpoint, Event, Fabric, ListenError, Listener, Token,
+    };
+
+    #[derive(Debug)]
+    struct VerbsFabric {
+        core: Arc<Core>,
+    }
+
+    /// The fabric, where there are RDMA devices.
+    pub(crate) fn open(options: Options) -> io::Result<Arc<dyn Fabric>> {
+        Ok(Arc::new(VerbsFabric {
+            core: Core::new(options)?,
+        }))
+    }
+
+    impl Fabric for VerbsFabric {
+        fn name(&self) -> &'static str {
+            "verbs"
+        }
+
+        fn caps(&self) -> Caps {
+            self.core.settings.caps.clone()
+        }
+
+        fn addresses(&self) -> Vec<IpAddr> {
+            self.core.addresses()
+        }
+
+        fn listen(
+            &self,
+            listener: Token,
+            at: SocketAddr,
+        ) -> Result<Box<dyn Listener>, ListenError> {
+            listener::listen(&self.core, listener, at)
+        }
+
+        fn connect(
+            &self,
+            endpoint: Token,
+            from: SocketAddr,
+            to: SocketAddr,
+        ) -> Result<Arc<dyn Endpoint>, ConnectError> {
+            if !from.ip().is_unspecified() && !self.core.addresses().contains(&from.ip()) {
+                return Err(ConnectError::AddressNotAvailable);
+            }
+            Ok(VerbsEndpoint::connecting(
+                &self.core,
+                endpoint,
+                Attempt::new(from, to),
+            )?)
+        }
+
+        fn poll(&self, events: &mut Vec<Event>) {
+            self.core.poll(events);
+        }
+
+        fn readiness(&self) -> BorrowedFd<'_> {
+            self.core.readiness()
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What an endpoint does with operations: posting them, and collecting their ends.
+//!
+//! Owns the rules of posting. Every post is signaled, because whoever waits for it waits for its own
+//! completion, and posts come one at a time: nobody could tell which is the last before a pause.
+//! Of an operation that is posted in several parts only the last one is signaled.
+//!
+//! Collecting is done by one thread at a time, under the lock of the collector, so that completions
+//! stay in order whoever takes them.
+
+use super::endpoint::VerbsEndpoint;
+use super::errors;
+use super::memory::{Descriptor, Held, Sges};
+use super::queue::{Entry, Kind, Queue};
+use super::sys::{BATCH, Finished, How, Status, Work};
+use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, Post, PostError, Posted};
+
+/// Completions that were taken from the device and not yet handed out.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    scratch: Vec<Finished>,
+    done: Vec<Completion>,
+}
+
+impl VerbsEndpoint {
+    pub(super) fn start(&self, post: Post<'_>) -> Result<Posted, PostError> {
+        let (Post::Send { pieces, .. }
+        | Post::Receive { pieces, .. }
+        | Post::Write { pieces, .. }
+        | Post::Read { pieces, .. }) = post;
+        let caps = &self.settings().caps;
+        if pieces.len() > caps.max_pieces {
+            return Err(PostError::TooManyPieces);
+        }
+        match post {
+            Post::Send { op, pieces } => self.send(op, pieces),
+            Post::Receive { op, pieces } => self.receive(op, pieces),
+            Post::Write {
+                op,
+                pieces,
+                remote,
+                offset,
+            } => self.transfer(op, Access::WRITE, pieces, remote, offset),
+            Post::Read {
+                op,
+                pieces,
+                remote,
+                offset,
+            } if caps.rdma_read => self.transfer(op, Access::READ, pieces, remote, offset),
+            Post::Read { .. } => Err(PostError::Unsupported),
+        }
+    }
+
+    fn resolve(
+        &self,
+        pieces: &[Piece],
+        access: Access,
+        sges: &mut Sges,
+    ) -> Result<(usize, Held), PostError> {
+        let mut memory = self.memory.lock();
+        let total = memory.resolve(pieces, access, sges)?;
+        Ok((total, memory.hold(pieces)))
+    }
+
+    fn let_go(&self, held: &Held) {
+        self.memory.lock().let_go(held);
+    }
+
+    fn send(&self, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
+        let made = self.check_open()?;
+        let mut sges = Sges::new();
+        let mut queue = self.sending.lock();
+        if queue.closed || !queue.has_room(Kind::Send, 1) {
+            drop(queue);
+            return Err(self.why_not());
+        }
+        let (total, held) = self.resolve(pieces, Access::READ, &mut sges)?;
+        if total > self.settings().caps.max_message {
+            self.let_go(&held);
+            return Err(PostError::TooLarge);
+        }
+        let mut how = How::SIGNALED;
+        if total <= made.queues.inline_bytes {
+            how |= How::INLINE;
+        }
+        // req: WSD-14
+        if queue.needs_fence(Kind::Send) {
+            how |= How::FENCE;
+        }
+        let number = queue.next();
+        queue.push(Some(op), Kind::Send, total, held);
+        match self.conn().post(number, Work::Send, how, &sges) {
+            Ok(()) => {
+                queue.posted(Kind::Send);
+                Ok(Posted::Pending)
+            }
+            Err(error) => Err(self.take_back(queue.take_back(), &error)),
+        }
+    }
+
+    fn receive(&self, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
+        self.check_open()?;
+        let mut sges = Sges::new();
+        let mut queue = self.receiving.lock();
+        if queue.closed || !queue.has_room(Kind::Receive, 1) {
+            drop(queue);
+            return Err(self.why_not());
+        }
+        let (total, held) = self.resolve(pieces, Access::WRITE, &mut sges)?;
+        let number = queue.next();
+        queue.push(Some(op), Kind::Receive, total, held);
+        match self.conn().post_receive(number, &sges) {
+            Ok(()) => Ok(Posted::Pending),
+            Err(error) => Err(self.take_back(queue.take_back(), &error)),
+        }
+    }
+
+    fn transfer(
+        &self,
+        op: OpId,
+        access: Access,
+        pieces: &[Piece],
+        remote: &[u8],
+        offset: u64,
+    ) -> Result<Posted, PostError> {
+        let made = self.check_open()?;
+        let remote = Descriptor::parse(remote).ok_or(PostError::BadDescriptor)?;
+        let (kind, local, most) = if access == Access::READ {
+            (Kind::Read, Access::WRITE, self.settings().read_pieces)
+        } else {
+            (Kind::Write, Access::READ, made.queues.pieces)
+        };
+        let mut sges = Sges::new();
+        let mut queue = self.sending.lock();
+        // A post without pieces is one part, too.
+        let parts = pieces.len().div_ceil(most.max(1)).max(1);
+        if queue.closed || !queue.has_room(kind, parts) {
+            drop(queue);
+            return Err(self.why_not());
+        }
+        let (total, held) = self.resolve(pieces, local, &mut sges)?;
+        if total > self.settings().caps.max_rdma {
+            self.let_go(&held);
+            return Err(PostError::TooLarge);
+        }
+        let Some(mut address) = remote.reach(access, offset, total) else {
+            // The device would refuse it as well, with the same end; it is not asked.
+            self.let_go(&held);
+            drop(queue);
+            self.deny(op);
+            return Ok(Posted::Pending);
+        };
+        let mut held = Some(held);
+        let mut rest = sges.as_slice();
+        let mut any = false;
+        // The last part carries the operation and what it holds.
+        loop {
+            let (part, behind) = rest.split_at(rest.len().min(most));
+            rest = behind;
+            let last = rest.is_empty();
+            let mut how = How::empty();
+            if last {
+                how |= How::SIGNALED;
+            }
+            let len: u64 = part.iter().map(|sge| u64::from(sge.len())).sum();
+            if kind == Kind::Write && total <= made.queues.inline_bytes {
+                how |= How::INLINE;
+            }
+            let key = remote.key;
+            let work = match kind {
+                Kind::Read => Work::Read {
+                    remote: address,
+                    key,
+                },
+                _ => Work::Write {
+                    remote: address,
+                    key,
+                },
+            };
+            let number = queue.next();
+            let mine = if last { held.take() } else { None };
+            queue.push(last.then_some(op), kind, total, mine.unwrap_or_default());
+            match self.conn().post(number, work, how, part) {
+                Ok(()) => queue.posted(kind),
+                Err(error) => {
+                    let refused = self.take_back(queue.take_back(), &error);
+                    let held = held.unwrap_or_default();
+                    if !any {
+                        self.let_go(&held);
+                        return Err(refused);
+                    }
+                    // Parts of it are under way: it ends with them, and so does the connection.
+                    queue.bear(op, held);
+                    drop(queue);
+                    self.die(Ending::Broken);
+                    return Ok(Posted::Pending);
+                }
+            }
+            any = true;
+            address = address.saturating_add(len);
+            if last {
+                return Ok(Posted::Pending);
+            }
+        }
+    }
+
+    /// Why a queue takes nothing.
+    fn why_not(&self) -> PostError {
+        self.cause().map_or(PostError::Full, PostError::Ended)
+    }
+
+    /// The device did not take what had been entered.
+    fn take_back(&self, entry: Option<Entry>, error: &std::io::Error) -> PostError {
+        if let Some(entry) = entry {
+            self.let_go(&entry.held);
+        }
+        if let Some(ending) = self.cause() {
+            return PostError::Ended(ending);
+        }
+        if error.raw_os_error() != Some(libc::ENOMEM) {
+            tracing::warn!(%error, "a post was not taken");
+        }
+        PostError::Full
+    }
+
+    /// Ends an access that the descriptor does not grant, and the connection.
+    fn deny(&self, op: OpId) {
+        {
+            let mut collector = self.collector.lock();
+            self.gather(&mut collector);
+            collector.done.push(Completion {
+                op,
+                outcome: Outcome::RemoteAccess,
+            });
+        }
+        self.die(Ending::Broken);
+    }
+
+    // ---- collecting ----
+
+    /// Takes what has ended out of the device, and hands out all there is.
+    pub(super) fn collect(&self, completions: &mut Vec<Completion>) {
+        if self.made.get().is_none() {
+            return;
+        }
+        let mut collector = self.collector.lock();
+        let cause = self.gather(&mut collector);
+        completions.append(&mut collector.done);
+        drop(collector);
+        self.collected(cause);
+    }
+
+    /// Takes what has ended out of the device.
+    pub(super) fn collect_only(&self) {
+        if self.made.get().is_none() {
+            return;
+        }
+        let cause = self.gather(&mut self.collector.lock());
+        self.collected(cause);
+    }
+
+    /// Whether there is something to hand out, or the end.
+    pub(super) fn has_something(&self) -> bool {
+        self.collect_only();
+        !self.collector.lock().done.is_empty() || self.cause_is_final()
+    }
+
+    fn cause_is_final(&self) -> bool {
+        use crate::fabric::Endpoint;
+        self.ending().is_some()
+    }
+
+    fn collected(&self, cause: Option<Ending>) {
+        if let Some(ending) = cause {
+            self.die(ending);
+        }
+        if self.cause().is_some() {
+            self.finish_if_flushed();
+        }
+    }
+
+    /// The first reason why the connection has to end, if one came out.
+    fn gather(&self, collector: &mut Collector) -> Option<Ending> {
+        let mut cause = None;
+        loop {
+            collector.scratch.clear();
+            self.conn().poll(&mut collector.scratch);
+            for finished in &collector.scratch {
+                let known = self.cause().or(cause);
+                let ending = self.end(*finished, known, &mut collector.done);
+                cause = cause.or(ending);
+            }
+            if collector.scratch.len() < BATCH {
+                return cause;
+            }
+        }
+    }
+
+    fn end(
+        &self,
+        finished: Finished,
+        known: Option<Ending>,
+        done: &mut Vec<Completion>,
+    ) -> Option<Ending> {
+        let lock = if Queue::is_receive(finished.number) {
+            &self.receiving
+        } else {
+            &self.sending
+        };
+        let mut cause = None;
+        let mut queue = lock.lock();
+        while let Some(entry) = queue.pop_until(finished.number) {
+            let this = entry.number == finished.number;
+            // What stands before a completion and was not signaled has succeeded.
+            let (status, bytes) = match (this, entry.kind) {
+                (true, Kind::Receive) => (finished.status, finished.bytes),
+                (true, _) => (finished.status, entry.bytes),
+                (false, _) => (Status::Done, entry.bytes),
+            };
+            let (outcome, ending) = errors::of_completion(entry.kind, status, bytes, known);
+            if ending.is_some() && known.is_none() {
+                tracing::debug!(?status, code = finished.code, kind = ?entry.kind, "failed");
+            }
+            cause = cause.or(ending);
+            self.let_go(&entry.held);
+            if let Some(op) = entry.op {
+                done.push(Completion { op, outcome });
+            }
+        }
+        cause
+    }
+
+    /// Ends what the device will not end: destroys the queue pair, and flushes everything.
+    pub(super) fn abandon(&self) {
+        if self.made.get().is_none() {
+            return;
+        }
+        let mut collector = self.collector.lock();
+        self.gather(&mut collector);
+        let mut sending = self.sending.lock();
+        let mut receiving = self.receiving.lock();
+        sending.closed = true;
+        receiving.closed = true;
+        self.conn().kill();
+        let ending = self.cause().unwrap_or(Ending::Broken);
+        for queue in [&mut *sending, &mut *receiving] {
+            while let Some(entry) = queue.pop() {
+                self.let_go(&entry.held);
+                if let Some(op) = entry.op {
+                    collector.done.push(Completion {
+                        op,
+                        outcome: Outcome::Flushed(ending),
+                    });
+                }
+            }
+        }
+        drop((receiving, sending, collector));
+        self.finish_if_flushed();
+    }
+}

@@ -1,0 +1,215 @@
+//! The book of one queue of a connection: what was posted and has not ended.
+//!
+//! Owns the numbers under which work is posted, the room that is left, and the fence. Touches no
+//! device. Invariant: entries leave in the order in which they were posted, each once; an entry that
+//! carries an operation brings that operation exactly one outcome.
+
+use std::collections::VecDeque;
+
+use super::memory::Held;
+use crate::fabric::OpId;
+
+/// What an entry of the send queue does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Send,
+    Write,
+    Read,
+    Receive,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) number: u64,
+    /// None for all but the last part of an operation that was posted in several.
+    pub(super) op: Option<OpId>,
+    pub(super) kind: Kind,
+    /// What a send, write or read moves, all its parts together.
+    pub(super) bytes: usize,
+    pub(super) held: Held,
+}
+
+/// Distinguishes the numbers of receives from those of sends.
+const RECEIVES: u64 = 1 << 63;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+    next: u64,
+    depth: usize,
+    /// Entries that only sends may take, so that those can always go.
+    reserved: usize,
+    /// A read was posted and no send after it: the next send waits for the reads before it.
+    fence: bool,
+    /// The queue pair is gone; nothing may be posted.
+    pub(super) closed: bool,
+}
+
+impl Queue {
+    pub(super) fn sends(depth: usize, reserved: usize) -> Self {
+        Self {
+            entries: VecDeque::with_capacity(depth.min(64)),
+            next: 0,
+            depth,
+            reserved: reserved.min(depth / 2),
+            fence: false,
+            closed: false,
+        }
+    }
+
+    pub(super) fn receives(depth: usize) -> Self {
+        Self {
+            next: RECEIVES,
+            ..Self::sends(depth, 0)
+        }
+    }
+
+    pub(super) fn is_receive(number: u64) -> bool {
+        number & RECEIVES != 0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether so many more entries of the kind may be posted.
+    pub(super) fn has_room(&self, kind: Kind, parts: usize) -> bool {
+        let depth = match kind {
+            Kind::Send | Kind::Receive => self.depth,
+            Kind::Write | Kind::Read => self.depth - self.reserved,
+        };
+        self.entries.len() + parts <= depth
+    }
+
+    /// The number for the next post. Used once `push` has entered it.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether a post of this kind has to wait for the reads before it.
+    // req: WSD-14
+    pub(super) fn needs_fence(&self, kind: Kind) -> bool {
+        self.fence && kind == Kind::Send
+    }
+
+    /// Enters what is about to be posted under `next`.
+    pub(super) fn push(&mut self, op: Option<OpId>, kind: Kind, bytes: usize, held: Held) {
+        self.entries.push_back(Entry {
+            number: self.next,
+            op,
+            kind,
+            bytes,
+            held,
+        });
+        self.next += 1;
+    }
+
+    /// The post of the last entry has succeeded. The fence is given up only here: a send that fails
+    /// leaves it to the next one.
+    pub(super) fn posted(&mut self, kind: Kind) {
+        match kind {
+            Kind::Read => self.fence = true,
+            Kind::Send => self.fence = false,
+            Kind::Write | Kind::Receive => {}
+        }
+    }
+
+    /// The post of the last entry has failed: nothing was started.
+    pub(super) fn take_back(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_back();
+        if entry.is_some() {
+            self.next -= 1;
+        }
+        entry
+    }
+
+    /// The last entry, which has been posted, is to bring the end of the operation.
+    pub(super) fn bear(&mut self, op: OpId, held: Held) {
+        if let Some(entry) = self.entries.back_mut() {
+            entry.op = Some(op);
+            entry.held = held;
+        }
+    }
+
+    /// Takes out the oldest entry, if it is `number` or stands before it.
+    pub(super) fn pop_until(&mut self, number: u64) -> Option<Entry> {
+        if self.entries.front()?.number > number {
+            return None;
+        }
+        self.entries.pop_front()
+    }
+
+    /// Takes out the oldest entry.
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(queue: &mut Queue, kind: Kind) -> u64 {
+        let number = queue.next();
+        queue.push(Some(OpId(number)), kind, 1, Held::new());
+        queue.posted(kind);
+        number
+    }
+
+    #[test]
+    fn the_fence_stays_until_a_send_was_posted() {
+        // req: WSD-14
+        let mut queue = Queue::sends(8, 0);
+        assert!(!queue.needs_fence(Kind::Send));
+        push(&mut queue, Kind::Read);
+        assert!(queue.needs_fence(Kind::Send));
+        assert!(!queue.needs_fence(Kind::Write));
+        push(&mut queue, Kind::Write);
+        assert!(queue.needs_fence(Kind::Send));
+        // A send that fails does not use it up.
+        queue.push(Some(OpId(9)), Kind::Send, 1, Held::new());
+        assert_eq!(queue.take_back().unwrap().op, Some(OpId(9)));
+        assert!(queue.needs_fence(Kind::Send));
+        push(&mut queue, Kind::Send);
+        assert!(!queue.needs_fence(Kind::Send));
+    }
+
+    #[test]
+    fn entries_leave_in_order_and_once() {
+        let mut queue = Queue::sends(8, 0);
+        let numbers: Vec<_> = (0..4).map(|_| push(&mut queue, Kind::Send)).collect();
+        let until = |queue: &mut Queue, number| {
+            std::iter::from_fn(|| Some(queue.pop_until(number)?.number)).collect::<Vec<_>>()
+        };
+        assert_eq!(until(&mut queue, numbers[2]), numbers[..3]);
+        assert!(until(&mut queue, numbers[2]).is_empty());
+        assert_eq!(until(&mut queue, numbers[3]), numbers[3..]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn transfers_leave_room_for_sends() {
+        let mut queue = Queue::sends(4, 2);
+        push(&mut queue, Kind::Write);
+        assert!(queue.has_room(Kind::Read, 1) && !queue.has_room(Kind::Read, 2));
+        push(&mut queue, Kind::Read);
+        assert!(!queue.has_room(Kind::Write, 1));
+        assert!(queue.has_room(Kind::Send, 2) && !queue.has_room(Kind::Send, 3));
+    }
+
+    #[test]
+    fn numbers_tell_the_two_queues_apart() {
+        assert!(!Queue::is_receive(Queue::sends(1, 0).next()));
+        assert!(Queue::is_receive(Queue::receives(1).next()));
+    }
+
+    #[test]
+    fn a_number_that_was_taken_back_is_used_again() {
+        let mut queue = Queue::sends(4, 0);
+        queue.push(None, Kind::Send, 0, Held::new());
+        let number = queue.next();
+        queue.push(None, Kind::Send, 0, Held::new());
+        assert!(queue.take_back().is_some());
+        assert_eq!(queue.next(), number);
+    }
+}

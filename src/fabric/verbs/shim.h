@@ -1,0 +1,166 @@
+/*
+ * What Rust sees of libibverbs and librdmacm: flat functions, opaque pointers, and the plain
+ * structures below, which src/fabric/verbs/sys.rs declares once more. Every layout and every inline
+ * function of the two libraries stays on the C side.
+ *
+ * Functions that return int give 0 (or a count) or a negative errno.
+ */
+#ifndef WSD_VERBS_SHIM_H
+#define WSD_VERBS_SHIM_H
+
+#include <stdint.h>
+
+struct wsd_channel;
+struct wsd_conn;
+struct wsd_mr;
+
+struct wsd_address {
+    uint8_t ip[16];  /* IPv4 in the first four bytes */
+    uint32_t scope;  /* of an IPv6 address */
+    uint16_t port;   /* host order */
+    uint16_t family; /* 4 or 6 */
+};
+
+/* What a device permits. */
+struct wsd_limits {
+    uint64_t max_message;
+    uint32_t max_queue;
+    uint32_t max_completions;
+    uint32_t max_pieces;
+    uint32_t max_read_pieces;
+    uint32_t reads_in;  /* as the target */
+    uint32_t reads_out; /* as the initiator */
+    uint32_t iwarp;
+    uint32_t padding;
+};
+
+/* In: what is wanted. Out: what there is. */
+struct wsd_queues {
+    uint32_t sends;
+    uint32_t receives;
+    uint32_t pieces;
+    uint32_t inline_bytes;
+};
+
+struct wsd_piece {
+    uint64_t address;
+    uint32_t length;
+    uint32_t key;
+};
+
+enum wsd_event_kind {
+    WSD_EVENT_OTHER = 0,
+    WSD_EVENT_ADDRESS_RESOLVED = 1,
+    WSD_EVENT_ADDRESS_ERROR = 2,
+    WSD_EVENT_ROUTE_RESOLVED = 3,
+    WSD_EVENT_ROUTE_ERROR = 4,
+    WSD_EVENT_REQUEST = 5,
+    WSD_EVENT_CONNECT_ERROR = 6,
+    WSD_EVENT_UNREACHABLE = 7,
+    WSD_EVENT_REJECTED = 8,
+    WSD_EVENT_ESTABLISHED = 9,
+    WSD_EVENT_DISCONNECTED = 10,
+    WSD_EVENT_REMOVED = 11,
+    WSD_EVENT_CHANGED = 12
+};
+
+struct wsd_event {
+    uint64_t context;      /* of the connection; of the listener for a request */
+    struct wsd_conn *conn; /* the new connection of a request, owned by the receiver */
+    int32_t kind;
+    int32_t status; /* negative errno, or for REJECTED the reason */
+    uint8_t reads_in;
+    uint8_t reads_out;
+    uint8_t length;
+    uint8_t data[69];
+};
+
+enum wsd_device_event_kind {
+    WSD_DEVICE_OTHER = 0,
+    WSD_DEVICE_QUEUE_BROKEN = 1, /* context says whose */
+    WSD_DEVICE_PORT_DOWN = 2,
+    WSD_DEVICE_GONE = 3,
+    WSD_DEVICE_CHANGED = 4
+};
+
+struct wsd_device_event {
+    uint64_t context;
+    int32_t kind;
+    int32_t raw;
+};
+
+enum wsd_status {
+    WSD_DONE = 0,
+    WSD_FLUSHED = 1,
+    WSD_TOO_LONG = 2,
+    WSD_REMOTE_ACCESS = 3,
+    WSD_REMOTE_REFUSED = 4, /* the peer found the operation invalid */
+    WSD_NO_ANSWER = 5,      /* retries exhausted */
+    WSD_LOCAL = 6
+};
+
+struct wsd_completion {
+    uint64_t number;
+    uint32_t status;
+    uint32_t bytes;
+    uint32_t raw; /* the library's own status, for the log */
+    uint32_t padding;
+};
+
+enum { WSD_POST_SEND = 0, WSD_POST_WRITE = 1, WSD_POST_READ = 2 };
+enum { WSD_SIGNALED = 1, WSD_FENCE = 2, WSD_INLINE = 4 };
+enum { WSD_LOCAL_WRITE = 1, WSD_REMOTE_READ = 2, WSD_REMOTE_WRITE = 4 };
+
+/* Devices. The list stays valid for the life of the process. */
+int wsd_devices(void **contexts, int room);
+int wsd_device_limits(void *context, struct wsd_limits *limits);
+int wsd_device_descriptor(void *context); /* non-blocking */
+int wsd_device_next(void *context, struct wsd_device_event *event); /* 1: there was one */
+
+/* Connection events. */
+int wsd_channel_open(struct wsd_channel **out, int *descriptor); /* non-blocking */
+void wsd_channel_close(struct wsd_channel *channel);
+int wsd_channel_next(struct wsd_channel *channel, struct wsd_event *event); /* 1: there was one */
+int wsd_address_served(struct wsd_channel *channel, const struct wsd_address *address);
+
+/* Connections and listeners. */
+int wsd_conn_create(struct wsd_channel *channel, uint64_t context, struct wsd_conn **out);
+void wsd_conn_destroy(struct wsd_conn *conn);
+void wsd_conn_context(struct wsd_conn *conn, uint64_t context);
+int wsd_conn_listen(struct wsd_conn *conn, const struct wsd_address *at, int backlog);
+int wsd_conn_resolve(struct wsd_conn *conn, const struct wsd_address *from,
+                     const struct wsd_address *to, int timeout_ms, int ack_timeout);
+int wsd_conn_route(struct wsd_conn *conn, int timeout_ms);
+void *wsd_conn_device(struct wsd_conn *conn);
+void wsd_conn_addresses(struct wsd_conn *conn, struct wsd_address *local,
+                        struct wsd_address *peer);
+/* Makes the queues and reports by `descriptor` where completions are told of. */
+int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *queues,
+                    int *descriptor);
+int wsd_conn_connect(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
+                     uint8_t reads_out);
+int wsd_conn_accept(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
+                    uint8_t reads_out, int ack_timeout);
+int wsd_conn_reject(struct wsd_conn *conn, const void *data, uint8_t length);
+int wsd_conn_patience(struct wsd_conn *conn, uint8_t rnr_timer);
+/* Moves the queue pair to the error state, so that all of it is flushed. */
+int wsd_conn_fail(struct wsd_conn *conn);
+int wsd_conn_disconnect(struct wsd_conn *conn);
+/* Destroys the queue pair: nothing of it touches memory afterwards, and no completion comes. */
+void wsd_conn_kill(struct wsd_conn *conn);
+
+/* The data path. */
+int wsd_conn_post(struct wsd_conn *conn, uint64_t number, int kind, int flags,
+                  const struct wsd_piece *pieces, int count, uint64_t remote, uint32_t key);
+int wsd_conn_post_receive(struct wsd_conn *conn, uint64_t number, const struct wsd_piece *pieces,
+                          int count);
+int wsd_conn_poll(struct wsd_conn *conn, struct wsd_completion *completions, int room);
+/* Clears earlier wake-ups and asks for one at the next completion. */
+int wsd_conn_arm(struct wsd_conn *conn);
+
+/* Memory of a connection with queues. */
+int wsd_mr_register(struct wsd_conn *conn, uint64_t address, uint64_t length, int access,
+                    struct wsd_mr **out, uint32_t *local, uint32_t *remote);
+int wsd_mr_deregister(struct wsd_mr *mr);
+
+#endif

@@ -1,0 +1,857 @@
+//! The C shim as safe types.
+//!
+//! Owns the objects of the two libraries: each is destroyed exactly once, by `Drop`, in the order
+//! that the libraries ask for. Decides nothing. The structures here are those of `shim.h`, which
+//! asserts their sizes.
+//!
+//! What makes posting safe: a [`Sge`] comes from a live [`Mr`] only and lies within it; whoever
+//! made that `Mr` promised the memory, and whoever posts keeps the `Mr` until the operation has
+//! ended (see `memory`).
+
+use std::ffi::c_void;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// What of the C side is only ever pointed to.
+mod raw {
+    use std::ffi::c_void;
+
+    #[repr(C)]
+    pub(super) struct Channel {
+        _opaque: [u8; 0],
+    }
+    #[repr(C)]
+    pub(super) struct Conn {
+        _opaque: [u8; 0],
+    }
+    #[repr(C)]
+    pub(super) struct Mr {
+        _opaque: [u8; 0],
+    }
+
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    pub(super) struct Address {
+        pub(super) ip: [u8; 16],
+        pub(super) scope: u32,
+        pub(super) port: u16,
+        pub(super) family: u16,
+    }
+
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    pub(super) struct Limits {
+        pub(super) max_message: u64,
+        pub(super) max_queue: u32,
+        pub(super) max_completions: u32,
+        pub(super) max_pieces: u32,
+        pub(super) max_read_pieces: u32,
+        pub(super) reads_in: u32,
+        pub(super) reads_out: u32,
+        pub(super) iwarp: u32,
+        pub(super) padding: u32,
+    }
+
+    #[repr(C)]
+    pub(super) struct Queues {
+        pub(super) sends: u32,
+        pub(super) receives: u32,
+        pub(super) pieces: u32,
+        pub(super) inline_bytes: u32,
+    }
+
+    #[repr(C)]
+    pub(super) struct Event {
+        pub(super) context: u64,
+        pub(super) conn: *mut Conn,
+        pub(super) kind: i32,
+        pub(super) status: i32,
+        pub(super) reads_in: u8,
+        pub(super) reads_out: u8,
+        pub(super) length: u8,
+        pub(super) data: [u8; 69],
+    }
+    const _: () = assert!(size_of::<Event>() == 96 && size_of::<Address>() == 24);
+
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    pub(super) struct DeviceEvent {
+        pub(super) context: u64,
+        pub(super) kind: i32,
+        pub(super) raw: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    pub(super) struct Completion {
+        pub(super) number: u64,
+        pub(super) status: u32,
+        pub(super) bytes: u32,
+        pub(super) raw: u32,
+        pub(super) padding: u32,
+    }
+
+    unsafe extern "C" {
+        pub(super) fn wsd_devices(contexts: *mut *mut c_void, room: i32) -> i32;
+        pub(super) fn wsd_device_limits(context: *mut c_void, limits: *mut Limits) -> i32;
+        pub(super) fn wsd_device_descriptor(context: *mut c_void) -> i32;
+        pub(super) fn wsd_device_next(context: *mut c_void, event: *mut DeviceEvent) -> i32;
+        pub(super) fn wsd_channel_open(out: *mut *mut Channel, descriptor: *mut i32) -> i32;
+        pub(super) fn wsd_channel_close(channel: *mut Channel);
+        pub(super) fn wsd_channel_next(channel: *mut Channel, event: *mut Event) -> i32;
+        pub(super) fn wsd_address_served(channel: *mut Channel, address: *const Address) -> i32;
+        pub(super) fn wsd_conn_create(
+            channel: *mut Channel,
+            context: u64,
+            out: *mut *mut Conn,
+        ) -> i32;
+        pub(super) fn wsd_conn_destroy(conn: *mut Conn);
+        pub(super) fn wsd_conn_context(conn: *mut Conn, context: u64);
+        pub(super) fn wsd_conn_listen(conn: *mut Conn, at: *const Address, backlog: i32) -> i32;
+        pub(super) fn wsd_conn_resolve(
+            conn: *mut Conn,
+            from: *const Address,
+            to: *const Address,
+            timeout_ms: i32,
+            ack_timeout: i32,
+        ) -> i32;
+        pub(super) fn wsd_conn_route(conn: *mut Conn, timeout_ms: i32) -> i32;
+        pub(super) fn wsd_conn_device(conn: *mut Conn) -> *mut c_void;
+        pub(super) fn wsd_conn_addresses(conn: *mut Conn, local: *mut Address, peer: *mut Address);
+        pub(super) fn wsd_conn_queues(
+            conn: *mut Conn,
+            context: u64,
+            queues: *mut Queues,
+            descriptor: *mut i32,
+        ) -> i32;
+        pub(super) fn wsd_conn_connect(
+            conn: *mut Conn,
+            data: *const c_void,
+            length: u8,
+            reads_in: u8,
+            reads_out: u8,
+        ) -> i32;
+        pub(super) fn wsd_conn_accept(
+            conn: *mut Conn,
+            data: *const c_void,
+            length: u8,
+            reads_in: u8,
+            reads_out: u8,
+            ack_timeout: i32,
+        ) -> i32;
+        pub(super) fn wsd_conn_reject(conn: *mut Conn, data: *const c_void, length: u8) -> i32;
+        pub(super) fn wsd_conn_patience(conn: *mut Conn, rnr_timer: u8) -> i32;
+        pub(super) fn wsd_conn_fail(conn: *mut Conn) -> i32;
+        pub(super) fn wsd_conn_disconnect(conn: *mut Conn) -> i32;
+        pub(super) fn wsd_conn_kill(conn: *mut Conn);
+        pub(super) fn wsd_conn_post(
+            conn: *mut Conn,
+            number: u64,
+            kind: i32,
+            flags: i32,
+            pieces: *const super::Sge,
+            count: i32,
+            remote: u64,
+            key: u32,
+        ) -> i32;
+        pub(super) fn wsd_conn_post_receive(
+            conn: *mut Conn,
+            number: u64,
+            pieces: *const super::Sge,
+            count: i32,
+        ) -> i32;
+        pub(super) fn wsd_conn_poll(
+            conn: *mut Conn,
+            completions: *mut Completion,
+            room: i32,
+        ) -> i32;
+        pub(super) fn wsd_conn_arm(conn: *mut Conn) -> i32;
+        pub(super) fn wsd_mr_register(
+            conn: *mut Conn,
+            address: u64,
+            length: u64,
+            access: i32,
+            out: *mut *mut Mr,
+            local: *mut u32,
+            remote: *mut u32,
+        ) -> i32;
+        pub(super) fn wsd_mr_deregister(mr: *mut Mr) -> i32;
+    }
+}
+
+/// A count or nothing, or the errno.
+fn check(rc: i32) -> io::Result<i32> {
+    if rc < 0 {
+        Err(io::Error::from_raw_os_error(rc.saturating_neg()))
+    } else {
+        Ok(rc)
+    }
+}
+
+fn count(len: usize) -> i32 {
+    i32::try_from(len).unwrap_or(i32::MAX)
+}
+
+fn to_raw(at: SocketAddr) -> raw::Address {
+    let mut address = raw::Address {
+        port: at.port(),
+        ..raw::Address::default()
+    };
+    match at {
+        SocketAddr::V4(v4) => {
+            address.family = 4;
+            if let Some(place) = address.ip.first_chunk_mut() {
+                *place = v4.ip().octets();
+            }
+        }
+        SocketAddr::V6(v6) => {
+            address.family = 6;
+            address.scope = v6.scope_id();
+            address.ip = v6.ip().octets();
+        }
+    }
+    address
+}
+
+fn from_raw(address: &raw::Address) -> SocketAddr {
+    if address.family == 6 {
+        let ip = Ipv6Addr::from(address.ip);
+        return SocketAddrV6::new(ip, address.port, 0, address.scope).into();
+    }
+    let ip = address.ip.first_chunk().copied().unwrap_or([0_u8; 4]);
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), address.port)
+}
+
+// ---- devices -----------------------------------------------------------------------------
+
+/// What a device permits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_message: usize,
+    pub(super) max_queue: usize,
+    pub(super) max_completions: usize,
+    pub(super) max_pieces: usize,
+    pub(super) max_read_pieces: usize,
+    pub(super) reads_in: u8,
+    pub(super) reads_out: u8,
+    pub(super) iwarp: bool,
+}
+
+/// An open device. It stays open for the life of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Device(NonNull<c_void>);
+
+// SAFETY: the libraries lock their devices themselves.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DeviceEvent {
+    Other(i32),
+    /// The queue pair of the connection with this context is broken.
+    QueueBroken(u64),
+    PortDown,
+    Gone,
+    Changed,
+}
+
+/// The devices that connections may be made over.
+pub(super) fn devices() -> io::Result<Vec<Device>> {
+    let mut contexts = [std::ptr::null_mut::<c_void>(); 64];
+    // SAFETY: room for the number of pointers given.
+    let found = check(unsafe { raw::wsd_devices(contexts.as_mut_ptr(), count(contexts.len())) })?;
+    let found = usize::try_from(found).unwrap_or(0);
+    Ok(contexts
+        .iter()
+        .take(found)
+        .filter_map(|&context| NonNull::new(context).map(Device))
+        .collect())
+}
+
+impl Device {
+    pub(super) fn limits(self) -> io::Result<Limits> {
+        let mut limits = raw::Limits::default();
+        // SAFETY: a device is open for ever, and a place for the result.
+        check(unsafe { raw::wsd_device_limits(self.0.as_ptr(), &raw mut limits) })?;
+        let size = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+        let small = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
+        Ok(Limits {
+            max_message: usize::try_from(limits.max_message).unwrap_or(usize::MAX),
+            max_queue: size(limits.max_queue),
+            max_completions: size(limits.max_completions),
+            max_pieces: size(limits.max_pieces),
+            max_read_pieces: size(limits.max_read_pieces),
+            reads_in: small(limits.reads_in),
+            reads_out: small(limits.reads_out),
+            iwarp: limits.iwarp != 0,
+        })
+    }
+
+    /// Readable when the device has something to tell.
+    pub(super) fn descriptor(self) -> io::Result<BorrowedFd<'static>> {
+        // SAFETY: a device is open for ever.
+        let fd = check(unsafe { raw::wsd_device_descriptor(self.0.as_ptr()) })?;
+        // SAFETY: so is its descriptor.
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    pub(super) fn next(self) -> Option<DeviceEvent> {
+        let mut event = raw::DeviceEvent::default();
+        // SAFETY: a device is open for ever, and a place for the result.
+        let any = unsafe { raw::wsd_device_next(self.0.as_ptr(), &raw mut event) };
+        (any == 1).then_some(match event.kind {
+            1 => DeviceEvent::QueueBroken(event.context),
+            2 => DeviceEvent::PortDown,
+            3 => DeviceEvent::Gone,
+            4 => DeviceEvent::Changed,
+            _ => DeviceEvent::Other(event.raw),
+        })
+    }
+}
+
+// ---- connection events -------------------------------------------------------------------
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CmKind {
+    Other,
+    AddressResolved,
+    AddressError,
+    RouteResolved,
+    RouteError,
+    Request,
+    ConnectError,
+    Unreachable,
+    Rejected,
+    Established,
+    Disconnected,
+    Removed,
+    Changed,
+}
+
+/// One event of the connection manager, already acknowledged.
+#[derive(Debug)]
+pub(super) struct CmEvent {
+    pub(super) kind: CmKind,
+    /// Of the connection; of the listener for a request.
+    pub(super) context: u64,
+    /// The new connection of a request.
+    pub(super) conn: Option<Conn>,
+    /// The errno, or the reason of a rejection.
+    pub(super) status: i32,
+    pub(super) reads_in: u8,
+    pub(super) reads_out: u8,
+    data: [u8; 69],
+    length: u8,
+}
+
+impl CmEvent {
+    /// The peer's private data. Longer than what it sent: the transport pads with zeros.
+    pub(super) fn data(&self) -> &[u8] {
+        self.data
+            .get(..usize::from(self.length))
+            .unwrap_or_default()
+    }
+}
+
+/// Where the events of connections arrive.
+#[derive(Debug)]
+pub(super) struct Channel {
+    raw: NonNull<raw::Channel>,
+    fd: RawFd,
+}
+
+// SAFETY: librdmacm may be called from any thread; an event channel is a descriptor.
+unsafe impl Send for Channel {}
+// SAFETY: as above.
+unsafe impl Sync for Channel {}
+
+impl Channel {
+    pub(super) fn open() -> io::Result<Arc<Self>> {
+        let mut out = std::ptr::null_mut();
+        let mut fd = -1;
+        // SAFETY: two places for results.
+        check(unsafe { raw::wsd_channel_open(&raw mut out, &raw mut fd) })?;
+        let raw = NonNull::new(out).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(Self { raw, fd }))
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor lives as long as the channel.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+
+    pub(super) fn next(self: &Arc<Self>) -> io::Result<Option<CmEvent>> {
+        let mut event = raw::Event {
+            context: 0,
+            conn: std::ptr::null_mut(),
+            kind: 0,
+            status: 0,
+            reads_in: 0,
+            reads_out: 0,
+            length: 0,
+            data: [0; 69],
+        };
+        // SAFETY: a live channel and a place for the result.
+        let any = check(unsafe { raw::wsd_channel_next(self.raw.as_ptr(), &raw mut event) })?;
+        if any == 0 {
+            return Ok(None);
+        }
+        Ok(Some(CmEvent {
+            kind: match event.kind {
+                1 => CmKind::AddressResolved,
+                2 => CmKind::AddressError,
+                3 => CmKind::RouteResolved,
+                4 => CmKind::RouteError,
+                5 => CmKind::Request,
+                6 => CmKind::ConnectError,
+                7 => CmKind::Unreachable,
+                8 => CmKind::Rejected,
+                9 => CmKind::Established,
+                10 => CmKind::Disconnected,
+                11 => CmKind::Removed,
+                12 => CmKind::Changed,
+                _ => CmKind::Other,
+            },
+            context: event.context,
+            // The shim hands the new connection over.
+            conn: NonNull::new(event.conn).map(|raw| Conn::own(raw, self)),
+            status: event.status,
+            reads_in: event.reads_in,
+            reads_out: event.reads_out,
+            data: event.data,
+            length: event.length,
+        }))
+    }
+
+    /// Whether an RDMA device serves this local address.
+    pub(super) fn serves(&self, ip: IpAddr) -> bool {
+        let address = to_raw(SocketAddr::new(ip, 0));
+        // SAFETY: a live channel and a valid address.
+        unsafe { raw::wsd_address_served(self.raw.as_ptr(), &raw const address) == 1 }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // SAFETY: every connection holds its channel, so none is left.
+        unsafe { raw::wsd_channel_close(self.raw.as_ptr()) };
+    }
+}
+
+// ---- connections -------------------------------------------------------------------------
+
+/// Part of registered memory, as the device takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sge {
+    address: u64,
+    len: u32,
+    key: u32,
+}
+
+impl Sge {
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+}
+
+/// How large the queues of a connection are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queues {
+    pub(super) sends: usize,
+    pub(super) receives: usize,
+    pub(super) pieces: usize,
+    pub(super) inline_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Work {
+    Send,
+    Write { remote: u64, key: u32 },
+    Read { remote: u64, key: u32 },
+}
+
+bitflags::bitflags! {
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct How: i32 {
+        const SIGNALED = 1;
+        const FENCE = 2;
+        const INLINE = 4;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Status {
+    Done,
+    Flushed,
+    TooLong,
+    RemoteAccess,
+    /// The peer found the operation invalid.
+    RemoteRefused,
+    /// No answer after all retries.
+    NoAnswer,
+    Local,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished {
+    pub(super) number: u64,
+    pub(super) status: Status,
+    pub(super) bytes: usize,
+    /// The library's own code, for the log.
+    pub(super) code: u32,
+}
+
+/// How many completions one look takes at most.
+pub(super) const BATCH: usize = 32;
+
+/// An identifier of librdmacm: a listener, or a connection with its queues.
+#[derive(Debug)]
+pub(super) struct Conn {
+    raw: NonNull<raw::Conn>,
+    /// For what librdmacm does not lock itself: the state of the queue pair.
+    control: Mutex<()>,
+    channel: Arc<Channel>,
+}
+
+// SAFETY: both libraries lock; what they do not lock is done under `control`, and the queue pair is
+// destroyed by `kill` only while nobody posts, as its caller sees to.
+unsafe impl Send for Conn {}
+// SAFETY: as above.
+unsafe impl Sync for Conn {}
+
+impl Conn {
+    fn own(raw: NonNull<raw::Conn>, channel: &Arc<Channel>) -> Self {
+        Self {
+            raw,
+            control: Mutex::new(()),
+            channel: Arc::clone(channel),
+        }
+    }
+
+    pub(super) fn new(channel: &Arc<Channel>, context: u64) -> io::Result<Self> {
+        let mut out = std::ptr::null_mut();
+        // SAFETY: a live channel and a place for the result.
+        check(unsafe { raw::wsd_conn_create(channel.raw.as_ptr(), context, &raw mut out) })?;
+        let raw = NonNull::new(out).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self::own(raw, channel))
+    }
+
+    fn at(&self) -> *mut raw::Conn {
+        self.raw.as_ptr()
+    }
+
+    /// Names it in the events that are taken out from now on.
+    pub(super) fn set_context(&self, context: u64) {
+        // SAFETY: a live connection.
+        unsafe { raw::wsd_conn_context(self.at(), context) };
+    }
+
+    pub(super) fn listen(&self, at: SocketAddr, backlog: usize) -> io::Result<()> {
+        let at = to_raw(at);
+        // SAFETY: a live connection and a valid address.
+        check(unsafe { raw::wsd_conn_listen(self.at(), &raw const at, count(backlog)) })?;
+        Ok(())
+    }
+
+    pub(super) fn resolve(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        timeout_ms: i32,
+        ack_timeout: u8,
+    ) -> io::Result<()> {
+        let (from, to) = (to_raw(from), to_raw(to));
+        // SAFETY: a live connection and two valid addresses.
+        check(unsafe {
+            raw::wsd_conn_resolve(
+                self.at(),
+                &raw const from,
+                &raw const to,
+                timeout_ms,
+                i32::from(ack_timeout),
+            )
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn route(&self, timeout_ms: i32) -> io::Result<()> {
+        // SAFETY: a live connection.
+        check(unsafe { raw::wsd_conn_route(self.at(), timeout_ms) })?;
+        Ok(())
+    }
+
+    pub(super) fn device(&self) -> Option<Device> {
+        // SAFETY: a live connection.
+        NonNull::new(unsafe { raw::wsd_conn_device(self.at()) }).map(Device)
+    }
+
+    /// The local and the peer's address.
+    pub(super) fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        let (mut local, mut peer) = (raw::Address::default(), raw::Address::default());
+        // SAFETY: a live connection and two places for results.
+        unsafe { raw::wsd_conn_addresses(self.at(), &raw mut local, &raw mut peer) };
+        (from_raw(&local), from_raw(&peer))
+    }
+
+    /// Makes the queues. Returns them as they are, and the descriptor that tells of completions,
+    /// which lives as long as the connection.
+    pub(super) fn make_queues(&self, context: u64, wanted: Queues) -> io::Result<(Queues, RawFd)> {
+        let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let mut queues = raw::Queues {
+            sends: small(wanted.sends),
+            receives: small(wanted.receives),
+            pieces: small(wanted.pieces),
+            inline_bytes: small(wanted.inline_bytes),
+        };
+        let mut fd = -1;
+        let _control = self.control.lock();
+        // SAFETY: a live connection and two places for results.
+        check(unsafe { raw::wsd_conn_queues(self.at(), context, &raw mut queues, &raw mut fd) })?;
+        Ok((
+            Queues {
+                inline_bytes: usize::try_from(queues.inline_bytes).unwrap_or(0),
+                ..wanted
+            },
+            fd,
+        ))
+    }
+
+    pub(super) fn connect(&self, data: &[u8], reads_in: u8, reads_out: u8) -> io::Result<()> {
+        let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a live connection and readable data of the length given.
+        check(unsafe {
+            raw::wsd_conn_connect(self.at(), data.as_ptr().cast(), length, reads_in, reads_out)
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn accept(
+        &self,
+        data: &[u8],
+        reads_in: u8,
+        reads_out: u8,
+        ack_timeout: u8,
+    ) -> io::Result<()> {
+        let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a live connection and readable data of the length given.
+        check(unsafe {
+            raw::wsd_conn_accept(
+                self.at(),
+                data.as_ptr().cast(),
+                length,
+                reads_in,
+                reads_out,
+                i32::from(ack_timeout),
+            )
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn reject(&self, data: &[u8]) -> io::Result<()> {
+        let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a live connection and readable data of the length given.
+        check(unsafe { raw::wsd_conn_reject(self.at(), data.as_ptr().cast(), length) })?;
+        Ok(())
+    }
+
+    /// How long the peer waits before it repeats a message for which no receive was posted.
+    pub(super) fn set_patience(&self, rnr_timer: u8) -> io::Result<()> {
+        let _control = self.control.lock();
+        // SAFETY: a live connection.
+        check(unsafe { raw::wsd_conn_patience(self.at(), rnr_timer) })?;
+        Ok(())
+    }
+
+    /// Flushes both queues and tells the peer, or answers it.
+    pub(super) fn disconnect(&self) -> (io::Result<()>, io::Result<()>) {
+        let _control = self.control.lock();
+        // SAFETY: a live connection.
+        let failed = check(unsafe { raw::wsd_conn_fail(self.at()) });
+        // SAFETY: a live connection.
+        let told = check(unsafe { raw::wsd_conn_disconnect(self.at()) });
+        (failed.map(drop), told.map(drop))
+    }
+
+    /// Destroys the queue pair: nothing of it touches memory any more, and no further completion
+    /// comes. The caller sees to it that nobody posts meanwhile or afterwards.
+    pub(super) fn kill(&self) {
+        let _control = self.control.lock();
+        // SAFETY: a live connection; the caller keeps others from posting.
+        unsafe { raw::wsd_conn_kill(self.at()) };
+    }
+
+    /// Starts a send, write or read. The queues have been made and not killed.
+    pub(super) fn post(&self, number: u64, work: Work, how: How, pieces: &[Sge]) -> io::Result<()> {
+        let (kind, remote, key) = match work {
+            Work::Send => (0, 0, 0),
+            Work::Write { remote, key } => (1, remote, key),
+            Work::Read { remote, key } => (2, remote, key),
+        };
+        // SAFETY: a live queue pair, pieces in memory that was promised, and as many as are said.
+        check(unsafe {
+            raw::wsd_conn_post(
+                self.at(),
+                number,
+                kind,
+                how.bits(),
+                pieces.as_ptr(),
+                count(pieces.len()),
+                remote,
+                key,
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Posts a receive. The queues have been made and not killed.
+    pub(super) fn post_receive(&self, number: u64, pieces: &[Sge]) -> io::Result<()> {
+        // SAFETY: a live queue pair, pieces in memory that was promised, and as many as are said.
+        check(unsafe {
+            raw::wsd_conn_post_receive(self.at(), number, pieces.as_ptr(), count(pieces.len()))
+        })?;
+        Ok(())
+    }
+
+    /// Takes what has finished. The queues have been made.
+    pub(super) fn poll(&self, into: &mut Vec<Finished>) {
+        let mut got = [raw::Completion::default(); BATCH];
+        // SAFETY: a live completion queue and room for the number given.
+        let rc = unsafe { raw::wsd_conn_poll(self.at(), got.as_mut_ptr(), count(BATCH)) };
+        let found = usize::try_from(rc).unwrap_or(0);
+        into.extend(got.iter().take(found).map(|one| Finished {
+            number: one.number,
+            status: match one.status {
+                0 => Status::Done,
+                1 => Status::Flushed,
+                2 => Status::TooLong,
+                3 => Status::RemoteAccess,
+                4 => Status::RemoteRefused,
+                5 => Status::NoAnswer,
+                _ => Status::Local,
+            },
+            bytes: usize::try_from(one.bytes).unwrap_or(0),
+            code: one.raw,
+        }));
+    }
+
+    /// Clears earlier wake-ups of the descriptor and asks for one at the next completion. The
+    /// queues have been made.
+    pub(super) fn arm(&self) -> io::Result<()> {
+        // SAFETY: a live completion queue.
+        check(unsafe { raw::wsd_conn_arm(self.at()) })?;
+        Ok(())
+    }
+
+    /// The descriptor that `make_queues` returned.
+    pub(super) fn borrow(&self, fd: RawFd) -> BorrowedFd<'_> {
+        // SAFETY: it lives as long as the connection.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // SAFETY: the last owner; registrations hold their connection, so none is left.
+        unsafe { raw::wsd_conn_destroy(self.at()) };
+        // Named so that it is plain that the channel outlives what was made on it.
+        let _ = &self.channel;
+    }
+}
+
+// ---- memory ------------------------------------------------------------------------------
+
+/// What a registration permits, exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Rights {
+    pub(super) local_write: bool,
+    pub(super) remote_read: bool,
+    pub(super) remote_write: bool,
+}
+
+/// Memory registered with the device, for one connection.
+#[derive(Debug)]
+pub(super) struct Mr {
+    raw: NonNull<raw::Mr>,
+    address: u64,
+    len: usize,
+    local: u32,
+    remote: u32,
+    _conn: Arc<Conn>,
+}
+
+// SAFETY: a registration is only read until it is dropped.
+unsafe impl Send for Mr {}
+// SAFETY: as above.
+unsafe impl Sync for Mr {}
+
+impl Mr {
+    /// # Safety
+    /// The memory stays mapped until the registration is dropped, and is not used in conflict with
+    /// what is posted on it.
+    pub(super) unsafe fn register(
+        conn: &Arc<Conn>,
+        base: usize,
+        len: usize,
+        rights: Rights,
+    ) -> io::Result<Self> {
+        let access = i32::from(rights.local_write)
+            | i32::from(rights.remote_read) << 1
+            | i32::from(rights.remote_write) << 2;
+        let mut out = std::ptr::null_mut();
+        let (mut local, mut remote) = (0, 0);
+        let address = base as u64;
+        // SAFETY: a live connection and places for results; the memory is the caller's promise.
+        check(unsafe {
+            raw::wsd_mr_register(
+                conn.at(),
+                address,
+                len as u64,
+                access,
+                &raw mut out,
+                &raw mut local,
+                &raw mut remote,
+            )
+        })?;
+        Ok(Self {
+            raw: NonNull::new(out).ok_or(io::ErrorKind::OutOfMemory)?,
+            address,
+            len,
+            local,
+            remote,
+            _conn: Arc::clone(conn),
+        })
+    }
+
+    /// The part of it, if it lies inside.
+    pub(super) fn part(&self, offset: usize, len: usize) -> Option<Sge> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        Some(Sge {
+            address: self.address + offset as u64,
+            len: u32::try_from(len).ok()?,
+            key: self.local,
+        })
+    }
+
+    /// The key under which the peer reaches it.
+    pub(super) fn remote_key(&self) -> u32 {
+        self.remote
+    }
+}
+
+impl Drop for Mr {
+    fn drop(&mut self) {
+        // SAFETY: made by `register` and dropped once.
+        if let Err(error) = check(unsafe { raw::wsd_mr_deregister(self.raw.as_ptr()) }) {
+            tracing::error!(%error, "a registration could not be taken back");
+        }
+    }
+}
