@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 
 use mock::pair::{both_ways, calls_on, length, transfer};
 use mock::{Config, Mock};
-use wsd_switch::Switch;
+use wsd_switch::{SendPolicy, StreamOptions, Switch};
 
 #[test]
 fn each_connection_has_two_regions_of_control_buffers_one_to_send_and_one_to_receive() {
@@ -146,6 +146,28 @@ fn a_registration_that_fails_is_the_senders_enobufs_and_the_connection_goes_on()
             transfer(&mut pair.acceptor, &mut pair.connector, 100);
         });
     }
+}
+
+#[test]
+fn a_lent_write_tells_why_it_failed_too() {
+    // req: WSD-21 SEED-10
+    let mock = Mock::begin(Config::default());
+    {
+        let switch = Switch::with_providers([mock.entry()]);
+        let listener = switch.bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let options = StreamOptions::new().send_policy(SendPolicy::ZeroCopy);
+        let to = listener.local_addr().unwrap();
+        let mut connector = switch.connect_with(to, &options).unwrap();
+        let (mut acceptor, _) = listener.accept().unwrap();
+        mock.reconfigure(|config| {
+            config.failing.insert("RegisterRdmaMemory", 10_055);
+        });
+        let error = connector.write_all(&[1; 1 << 20]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
+        mock.reconfigure(|config| config.failing.clear());
+        transfer(&mut connector, &mut acceptor, 1 << 20);
+    }
+    mock.assert_nothing_left();
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Connection {
         let most = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         let lent = Lent::target(buffer);
         let mut started: Option<PullId> = None;
+        let mut over = false;
         let result = self.block(Patience::Reading, |state, socket, _| {
             let id = match started {
                 Some(id) => id,
@@ -98,7 +99,9 @@ impl Connection {
                 },
             };
             loop {
-                match state.pull_outcome(id) {
+                let outcome = state.pull_outcome(id);
+                over = outcome.is_some();
+                match outcome {
                     Some(Ok(count)) => return Some(Ok(Some(size(count)))),
                     Some(Err(PullFailure::NoBuffers)) => return Some(Ok(None)),
                     Some(Err(PullFailure::Failed(reason))) => return Some(Err(failure(reason))),
@@ -108,16 +111,14 @@ impl Connection {
             }
             None
         });
-        let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        if let (Some(id), Some(error)) = (started, result.as_ref().err())
-            && would_block(error)
-        {
-            return self.end_pull(id);
+        // The time is over, or waiting failed: either way the buffer is still lent.
+        match (&result, started) {
+            (Err(_), Some(id)) if !over => self.end_pull(id),
+            _ => result,
         }
-        result
     }
 
-    /// The time is over and the provider still writes into the application's buffer: it gets a
+    /// The wait is over and the provider still writes into the application's buffer: it gets a
     /// moment, then the connection ends, because nothing else stops an RDMA.
     fn end_pull(&self, id: PullId) -> io::Result<Option<usize>> {
         let outcome = |state: &mut State, socket: &SanSocket, _: Phase| {

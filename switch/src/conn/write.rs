@@ -305,11 +305,13 @@ impl Connection {
     fn write_lent(&self, bytes: &[u8]) -> io::Result<usize> {
         let lent = Lent::source(bytes);
         let mut started = None;
+        let mut over = false;
         let result = self.block(Patience::For(None), |state, socket, phase| {
             loop {
                 if let Some(id) = started
                     && let Some(result) = state.outcome(id)
                 {
+                    over = true;
                     return Some(result.map(|()| true).map_err(unsent));
                 }
                 let open = state.check_sending().is_ok();
@@ -331,14 +333,15 @@ impl Connection {
             if phase == Phase::Settle {
                 state.set_direct(socket, false);
             }
-            let over = state.settings.write_shut || state.settings.closing;
-            over.then_some(Ok(false))
+            let shut = state.settings.write_shut || state.settings.closing;
+            shut.then_some(Ok(false))
         });
-        match (result, started) {
+        // A send whose outcome is known has let go of the buffer.
+        match (result, started.filter(|_| !over)) {
             (Ok(true), _) => Ok(bytes.len()),
             (Ok(false), Some(id)) => self.end_lent(id, bytes.len()),
             (Ok(false), None) => Err(errno(libc::EPIPE)),
-            (Err(error), Some(id)) => self.end_lent(id, bytes.len()).and(Err(error)),
+            (Err(error), Some(id)) => self.end_lent(id, bytes.len()).map_err(|_| error),
             (Err(error), None) => Err(error),
         }
     }
