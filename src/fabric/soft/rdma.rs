@@ -88,6 +88,8 @@ pub(super) struct Rdma {
     pub(super) windows: Windows,
     pub(super) transfers: VecDeque<Transfer>,
     pub(super) service: Service,
+    /// Copies in a row that the kernel found no memory for.
+    pub(super) shortages: u32,
     done: Vec<Completion>,
 }
 

@@ -13,6 +13,14 @@ use super::window::touch;
 const PIECE: usize = 256 << 10;
 /// Most bytes in one visit, so that posting and polling return soon.
 const VISIT: usize = 1 << 20;
+/// How often in a row the kernel may lack memory for a copy before the other way is taken.
+const SHORTAGES: u32 = 256;
+
+#[cfg(test)]
+thread_local! {
+    /// What the kernel says to copies of this thread instead of making them.
+    pub(super) static REFUSAL: std::cell::Cell<Option<i32>> = const { std::cell::Cell::new(None) };
+}
 
 impl Rdma {
     /// Copies for the transfers in order, up to a bounded number of bytes.
@@ -44,6 +52,10 @@ impl Rdma {
                     if len == 0 {
                         return Ok(0);
                     }
+                    #[cfg(test)]
+                    if let Some(code) = REFUSAL.get() {
+                        return Err(std::io::Error::from_raw_os_error(code));
+                    }
                     region::transfer(
                         link.pid,
                         !first.read,
@@ -57,6 +69,7 @@ impl Rdma {
             match copied {
                 Ok(0) if len > 0 => return Err(Fault::Denied),
                 Ok(copied) => {
+                    self.shortages = 0;
                     first.moved += copied;
                     left = left.saturating_sub(copied.max(1));
                     if first.moved == first.len {
@@ -65,10 +78,15 @@ impl Rdma {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ESRCH) => return Err(Fault::PeerGone),
-                    Some(libc::EINTR | libc::ENOMEM) => left = left.saturating_sub(1 << 16),
-                    Some(libc::EPERM | libc::ENOSYS) => {
-                        // The kernel has changed its mind (the peer changed its user, say).
-                        tracing::info!("direct RDMA is refused from now on; going on pipelined");
+                    Some(libc::EINTR) => left = left.saturating_sub(1 << 16),
+                    Some(libc::ENOMEM) if self.shortages < SHORTAGES => {
+                        self.shortages += 1;
+                        left = left.saturating_sub(1 << 16);
+                    }
+                    Some(libc::EPERM | libc::ENOSYS | libc::ENOMEM) => {
+                        // The kernel has changed its mind (the peer changed its user, say), or
+                        // lacks memory for good.
+                        tracing::info!(%error, "no direct RDMA from now on; going on pipelined");
                         first.asked = first.moved;
                         link.direct
                             .store(false, std::sync::atomic::Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Reads and writes of remote memory, the same cases for both ways.
 
 use super::rig::{End, Host, Memory, Rig, number, until};
+use crate::fabric::soft::rdma_direct::REFUSAL;
 use crate::fabric::soft::{Options, Rdma};
 use crate::fabric::{
     Access, DeregisterError, Ending, Endpoint, Event, Key, OpId, Outcome, Post, PostError, Posted,
@@ -577,4 +578,29 @@ fn the_ways_may_differ_and_still_meet() {
         crate::fabric::Fabric::connect(&insisting.fabric, here, from, listener.at).unwrap();
     let _accepted = listener.host.request(listener.listening).accept(there);
     assert!(insisting.connected(here).is_err());
+}
+
+#[test]
+fn a_kernel_that_lacks_memory_for_good_is_gone_round_and_one_that_lacks_it_briefly_is_not() {
+    for (briefly, path) in [(true, "direct"), (false, "pipelined")] {
+        let mut rig = Rig::new(Options::default());
+        let (mut a, mut b) = rig.pair();
+        assert_eq!(a.endpoint.rdma_path(), "direct");
+        let len = 3 << 20;
+        let target = vec![0u8; len];
+        let (_key, descriptor) = expose(&*b.endpoint, &target, Access::WRITE);
+        let data = pattern(len, 4);
+        a.out.bytes[..len].copy_from_slice(&data);
+        REFUSAL.set(Some(libc::ENOMEM));
+        let write = start(&a, Way::Write, len, &descriptor, 0).unwrap();
+        assert_eq!(write.1, Posted::Pending);
+        if briefly {
+            a.poll();
+            REFUSAL.set(None);
+        }
+        assert_eq!(outcome(&mut a, &mut b, write), Outcome::Done(len));
+        REFUSAL.set(None);
+        assert!(target == data);
+        assert_eq!(a.endpoint.rdma_path(), path);
+    }
 }
