@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::outlet::{End, Report, Ticket};
-use crate::fabric::{Key, OpId, Piece, Post};
+use crate::fabric::{Ending, Key, OpId, Piece, Post};
 
 /// What an operation does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,57 +48,8 @@ fn sequence_of(op: OpId) -> u64 {
     op.0 & ((1 << KIND_SHIFT) - 1)
 }
 
-/// How many pieces are kept without allocating.
-const INLINE: usize = 8;
-
-/// The pieces of one post.
-#[derive(Clone, Debug)]
-pub(crate) struct Pieces {
-    inline: [Piece; INLINE],
-    used: usize,
-    /// Holds all of them when there are more than `INLINE`.
-    spilled: Vec<Piece>,
-}
-
-impl Pieces {
-    const BLANK: Piece = Piece {
-        key: Key(0),
-        offset: 0,
-        len: 0,
-    };
-
-    pub(crate) fn new() -> Self {
-        Self {
-            inline: [Self::BLANK; INLINE],
-            used: 0,
-            spilled: Vec::new(),
-        }
-    }
-
-    pub(crate) fn push(&mut self, piece: Piece) {
-        if let Some(place) = self.inline.get_mut(self.used) {
-            *place = piece;
-        } else {
-            if self.spilled.is_empty() {
-                self.spilled.extend_from_slice(&self.inline);
-            }
-            self.spilled.push(piece);
-        }
-        self.used += 1;
-    }
-
-    pub(crate) fn as_slice(&self) -> &[Piece] {
-        if self.spilled.is_empty() {
-            self.inline.get(..self.used).unwrap_or(&[])
-        } else {
-            &self.spilled
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.used
-    }
-}
+/// The pieces of one post; as many as nearly every post has without allocating.
+pub(crate) type Pieces = SmallVec<[Piece; 3]>;
 
 /// A post that waits for room in the fabric, or for those that wait before it.
 #[derive(Debug)]
@@ -270,6 +223,20 @@ impl Queue {
         }))
     }
 
+    /// Ends everything of the kind that is in progress. Returns how many posts no longer wait.
+    pub(crate) fn abandon(&mut self, kind: Kind) -> usize {
+        for operation in &mut self.line(kind).operations {
+            if operation.parts > 0 && operation.end == End::Done {
+                operation.end = End::Flushed(Ending::Local);
+            }
+            operation.parts = 0;
+        }
+        let waiting = self.backlog.len();
+        self.backlog
+            .retain(|deferred| Kind::of(deferred.op) != kind);
+        waiting - self.backlog.len()
+    }
+
     /// Whether an operation of this overlapped structure is in progress.
     pub(crate) fn knows(&self, address: usize) -> bool {
         [&self.messages, &self.writes, &self.reads]
@@ -341,7 +308,7 @@ mod tests {
         queue.end_part(op, End::RemoteAccess, 0);
         assert!(queue.has_failed(op));
         assert!(queue.next_ended(Kind::Write).is_none());
-        queue.end_part(op, End::Flushed(crate::fabric::Ending::Broken), 0);
+        queue.end_part(op, End::Flushed(Ending::Broken), 0);
         let report = queue.next_ended(Kind::Write).unwrap().unwrap();
         assert_eq!((report.end, report.bytes), (End::RemoteAccess, 0));
     }
@@ -370,19 +337,5 @@ mod tests {
         assert_eq!((report.end, report.bytes), (End::Done, 5));
         queue.end_part(op, End::Done, 0);
         assert!(queue.next_ended(Kind::Send).is_none());
-    }
-
-    #[test]
-    fn many_pieces_spill_and_stay_in_order() {
-        let mut pieces = Pieces::new();
-        for n in 0..20 {
-            pieces.push(Piece {
-                key: Key(1),
-                offset: n,
-                len: 1,
-            });
-            assert_eq!(pieces.len(), n + 1);
-            assert!(pieces.as_slice().iter().map(|piece| piece.offset).eq(0..=n));
-        }
     }
 }

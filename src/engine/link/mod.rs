@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -47,6 +47,9 @@ pub(crate) struct Span {
 pub(crate) const MAX_RDMA: usize = 1 << 30;
 /// How long a waiting caller naps where it cannot be woken by the endpoint.
 const NAP: Duration = Duration::from_millis(1);
+
+/// How long an ended endpoint may take to give its operations back; then they end without it.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// How waiting for an operation ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +155,7 @@ impl Link {
     /// before the first upcall tells of it.
     pub(crate) fn shut(&self) {
         self.endpoint.disconnect();
+        let begun = Instant::now();
         let mut rounds = 0_u32;
         loop {
             // Another thread that polls is at it for a moment only.
@@ -168,14 +172,28 @@ impl Link {
             } else {
                 std::thread::sleep(NAP);
             }
-            if rounds == 10_000 {
-                tracing::error!("operations of a closed socket do not end");
+            if begun.elapsed() > FLUSH_PATIENCE {
+                tracing::error!("the fabric keeps operations of a closed socket");
+                self.abandon();
+                break;
             }
         }
         // req: WSD-11, memory first, then the upcalls.
         self.memory.release_all(self.endpoint());
         self.waiting.announce();
         self.deliver(false, usize::MAX);
+    }
+
+    /// Ends everything in progress without the fabric. Should it speak up later, it is not heard:
+    /// operations are named once.
+    fn abandon(&self) {
+        const KINDS: [Kind; 4] = [Kind::Send, Kind::Write, Kind::Read, Kind::Receive];
+        for kind in KINDS {
+            let mut direction = self.direction(kind).lock();
+            let waiting = direction.queue.abandon(kind);
+            self.backlogged.fetch_sub(waiting, Ordering::AcqRel);
+            self.release_ended(&mut direction.queue, kind);
+        }
     }
 
     fn is_idle(&self) -> bool {

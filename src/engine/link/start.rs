@@ -71,7 +71,7 @@ impl Link {
         if kind == Kind::Send && total > self.around.caps.max_message {
             return Err(TransferError::TooLarge);
         }
-        self.start_message(direction, kind, ticket, total, pieces)
+        self.start_message(direction, kind, ticket, total, &pieces)
     }
 
     /// Hands a message to the fabric under the lock: whatever comes of it, it is entered before
@@ -82,7 +82,7 @@ impl Link {
         kind: Kind,
         ticket: Ticket,
         total: usize,
-        pieces: Pieces,
+        pieces: &Pieces,
     ) -> Result<(), TransferError> {
         let queue = &mut direction.queue;
         if queue.len() >= self.around.queue_depth {
@@ -119,7 +119,7 @@ impl Link {
             }
             Ok(Posted::Pending) => drop(direction),
             Err(_) => {
-                self.defer(&mut direction, op, pieces, &[], 0);
+                self.defer(&mut direction, op, pieces.clone(), &[], 0);
                 self.pump(direction);
             }
         }
@@ -369,7 +369,7 @@ fn split(pieces: &[Piece], most_bytes: usize, most_pieces: usize) -> Vec<(Pieces
             rest.len -= len;
         }
     }
-    if part.len() > 0 {
+    if !part.is_empty() {
         parts.push((part, begun));
     }
     parts

@@ -45,6 +45,8 @@ struct EndpointState {
     pending: Vec<Accepted>,
     completed: Vec<Completion>,
     ending: Option<Ending>,
+    /// Pending posts are not given back at the end.
+    hoards: bool,
 }
 
 struct ScriptedEndpoint {
@@ -85,6 +87,9 @@ impl ScriptedEndpoint {
             return;
         }
         state.ending = Some(ending);
+        if state.hoards {
+            return;
+        }
         for post in std::mem::take(&mut state.pending) {
             state.completed.push(Completion {
                 op: post.op,
@@ -669,4 +674,41 @@ fn every_started_operation_has_one_result_whatever_happens() {
             }
         }
     }
+}
+
+// req: WSD-11
+#[test]
+fn operations_that_a_fabric_never_gives_back_end_with_the_socket_all_the_same() {
+    let bench = Bench::with(Caps {
+        send_depth: 1,
+        ..caps()
+    });
+    bench.message(Kind::Receive, 1, false).unwrap();
+    bench.message(Kind::Send, 2, false).unwrap();
+    bench.rdma(Kind::Write, 3, false, &[150, 60], 0).unwrap();
+    // One that has not reached the fabric, and one whose owner wants an upcall.
+    bench.endpoint.answer([Err(PostError::Full); 3]);
+    bench.message(Kind::Send, 4, false).unwrap();
+    bench.message(Kind::Receive, 5, true).unwrap();
+    bench.endpoint.state.lock().hoards = true;
+    bench.link.shut();
+    let flushed = End::Flushed(Ending::Local);
+    let mut ended = bench.switch.published();
+    ended.extend(
+        bench
+            .switch
+            .reported
+            .lock()
+            .iter()
+            .map(|report| (report.ticket.address, report.end, report.bytes)),
+    );
+    ended.sort_by_key(|(address, ..)| *address);
+    assert_eq!(ended, [1, 2, 3, 4, 5].map(|address| (address, flushed, 0)));
+    // What the fabric says after all changes nothing.
+    for kind in [Kind::Send, Kind::Receive, Kind::Write] {
+        assert!(bench.endpoint.complete(kind, Outcome::Done(10)));
+    }
+    bench.link.advance();
+    assert_eq!(bench.switch.published().len(), 4);
+    assert_eq!(bench.switch.reported.lock().len(), 1);
 }
