@@ -17,7 +17,7 @@
 //! was zeroed; both positions are private, so the peer cannot move them; the consumer reads each
 //! word once into a private copy and checks it before use.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use super::shm::{GRANULE, HEADER, Ring};
 
@@ -99,15 +99,33 @@ impl Producer {
         Ok(())
     }
 
+    /// After `reserve` and before the payload: makes the place behind a record of `len` bytes look
+    /// empty. The consumer looks at the line of the record's word all the time; between two stores
+    /// to that line nothing should have to be waited for, or it takes the line away in between.
+    #[inline]
+    pub(super) fn clear_behind(&self, ring: Ring<'_>, len: usize) {
+        ring.word(self.head + record_size(len))
+            .store(0, Ordering::Relaxed);
+    }
+
     /// Shows the record whose payload was written behind the last `reserve`.
     #[inline]
     pub(super) fn publish(&mut self, ring: Ring<'_>, kind: u8, len: usize, second: u64) {
+        self.clear_behind(ring, len);
+        self.publish_cleared(ring, kind, len, second);
+    }
+
+    /// The same after `clear_behind` with the same length.
+    #[inline]
+    pub(super) fn publish_cleared(&mut self, ring: Ring<'_>, kind: u8, len: usize, second: u64) {
         let next = self.head + record_size(len);
-        ring.word(next).store(0, Ordering::Relaxed);
         ring.second_word(self.head).store(second, Ordering::Relaxed);
         let word = (len as u64 & 0xFFFF_FFFF) | u64::from(kind) << 32 | MARK << 48;
-        // Release for the payload; SeqCst for the look at the peer's arming word that follows.
-        ring.word(self.head).store(word, Ordering::SeqCst);
+        // Release for the payload. A store that also were the fence would wait for those before it,
+        // and the consumer take the line away meanwhile.
+        ring.word(self.head).store(word, Ordering::Release);
+        // For the look at the peer's arming word that follows.
+        fence(Ordering::SeqCst);
         self.head = next;
     }
 }

@@ -85,8 +85,9 @@ impl Sending {
         let Some(position) = self.ring.reserve(ring, len)? else {
             return Ok(false);
         };
+        self.ring.clear_behind(ring, len);
         gather_by(&mut self.copier, spans, 0, len, ring, position);
-        self.ring.publish(ring, MESSAGE, len, 0);
+        self.ring.publish_cleared(ring, MESSAGE, len, 0);
         Ok(true)
     }
 
