@@ -117,7 +117,7 @@ fn without_limits_of_the_provider_the_switch_has_its_own() {
         ..Config::default()
     };
     both_ways(&config, |mock, mut pair| {
-        transfer(&mut pair.connector, &mut pair.acceptor, 1 << 20);
+        transfer(&mut pair.connector, &mut pair.acceptor, 512 << 10);
         assert_eq!(mock.calls("RdmaRead").len(), 1);
     });
 }

@@ -33,6 +33,10 @@ fn session_id() -> [u8; 16] {
     id
 }
 
+/// Large transfers of one direction that may be under way: with them a sender of copies stays as
+/// far ahead as its send buffer lets it.
+const LARGE: u16 = 8;
+
 /// What this side's provider and the options make of the session.
 pub(super) fn config(
     socket: &SanSocket,
@@ -71,6 +75,7 @@ pub(super) fn config(
         keep_alive: options.keep_alive,
         negotiation_timeout: time,
         session_id: session_id(),
+        max_large: LARGE,
         ..Config::default()
     })
 }

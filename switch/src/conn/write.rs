@@ -21,11 +21,18 @@ use crate::socket::SanSocket;
 
 /// Most bytes of one copied transfer: small enough that the peer fetches the first while the next
 /// is copied.
-const COPY: usize = 1 << 20;
+const COPY: usize = 512 << 10;
 /// Most bytes of one lent transfer.
 const LOAN: usize = 1 << 30;
 /// For a lent buffer that the peer is at when sending is shut down.
 const GRACE: Duration = Duration::from_secs(2);
+/// A write up to this length that finds no credit waits in the outbox at once, also if its caller
+/// could wait: merged with those behind it, it costs a fraction of a message, and a peer that is
+/// busy for a moment does not hold up a sender of small pieces for each one of them.
+const MERGED: usize = 8 << 10;
+/// Each time the outbox has grown by this much, a look is due whether credit has come. Sooner would
+/// be dearer for small pieces: with credit at once they leave one by one.
+const LOOK: usize = 32 << 10;
 /// Urgent bytes that may wait for credit.
 const URGENT: usize = 16;
 
@@ -60,7 +67,8 @@ impl State {
                 Err(error) => return Err(error),
             }
         }
-        if done < len && phase == Phase::Settle {
+        if done < len && (phase == Phase::Settle || self.merges(len)) {
+            let waiting = self.outbox.len();
             let room = self
                 .limits
                 .outbox
@@ -71,8 +79,17 @@ impl State {
             }
             done += room;
             self.drain(socket, None);
+            // Who only writes has to learn of credit, too.
+            if waiting / LOOK != (waiting + room) / LOOK {
+                self.poll(socket, None);
+            }
         }
         Ok(done)
+    }
+
+    /// Whether a small piece that finds no credit joins the outbox rather than to wait for it.
+    fn merges(&self, len: usize) -> bool {
+        len <= MERGED && self.outbox.len() + len <= self.limits.outbox
     }
 
     /// Carries out a send while its bytes are at hand; takes back what does not go.
