@@ -21,6 +21,7 @@ const UNSAFE: &[&str] = &[
     "src/exports.rs",
     "src/fabric/fault.rs",
     "src/fabric/mod.rs",
+    "src/fabric/regcache/sys.rs",
     "src/fabric/soft/copy.rs",
     "src/fabric/soft/endpoint.rs",
     "src/fabric/soft/lock.rs",

@@ -39,7 +39,7 @@ pub(crate) use operation::Kind;
 pub(crate) use outlet::{End, EventObject, Report, Switch, SwitchSocket, System, Ticket};
 pub(crate) use socket::{Family, Socket, TABLE};
 
-pub(crate) use crate::fabric::{Access, Region};
+pub(crate) use crate::fabric::{Access, Region, Released};
 
 use crate::fabric::both::Both;
 use crate::fabric::{self, Caps, Event, Fabric, soft, verbs};
@@ -238,6 +238,15 @@ impl Provider {
         let mut addresses = self.fabric.addresses();
         addresses.sort_by_key(IpAddr::is_ipv6);
         addresses
+    }
+
+    /// Whether somebody has to tell `memory_released` of memory that goes back to the system.
+    pub(crate) fn keeps_registrations(&self) -> bool {
+        self.fabric.keeps_registrations()
+    }
+
+    pub(crate) fn memory_released(&self, region: Region) -> Released {
+        self.fabric.memory_released(region)
     }
 
     /// Whether this process has it from a fork of the one that started it.

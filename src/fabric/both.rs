@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use super::soft::is_local;
 use super::soft::sys::Epoll;
-use super::{Caps, ConnectError, Endpoint, Event, Fabric, ListenError, Listener, Token};
+use super::{
+    Caps, ConnectError, Endpoint, Event, Fabric, ListenError, Listener, Region, Released, Token,
+};
 
 pub(crate) struct Both {
     local: Arc<dyn Fabric>,
@@ -121,5 +123,18 @@ impl Fabric for Both {
 
     fn readiness(&self) -> BorrowedFd<'_> {
         self.readiness.fd()
+    }
+
+    fn keeps_registrations(&self) -> bool {
+        self.local.keeps_registrations() || self.remote.keeps_registrations()
+    }
+
+    fn memory_released(&self, region: Region) -> Released {
+        let of = |fabric: &dyn Fabric| fabric.memory_released(region);
+        match (of(&*self.local), of(&*self.remote)) {
+            (Released::InUse, _) | (_, Released::InUse) => Released::InUse,
+            (Released::Ended, _) | (_, Released::Ended) => Released::Ended,
+            _ => Released::NotKept,
+        }
     }
 }

@@ -13,6 +13,8 @@
 //! cut:N        the N-th post breaks the link of its endpoint
 //! delay:MS     completions come MS milliseconds late
 //! hold         completions do not come at all
+//! kept:WHAT    registrations are said to be kept; of memory that is given back there are said to
+//!              be none, idle or used ones
 //! ```
 //!
 //! While a completion is held back, `arm` says that there is something to poll: a sleeper becomes
@@ -32,7 +34,7 @@ use super::soft::sys::{self, Epoll};
 use super::{
     Access, ArmFor, Caps, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event,
     Fabric, Key, ListenError, Listener, Outcome, Post, PostError, Posted, Region, RegisterError,
-    Request, Token,
+    Released, Request, Token,
 };
 
 /// What fails. All clones are one; the counts are those of all endpoints together.
@@ -56,6 +58,7 @@ struct Plan {
     posts_to_cut: Option<u64>,
     delay: Duration,
     hold: bool,
+    kept: Option<Released>,
 }
 
 /// `WSD_FAULT` names no such fault.
@@ -80,12 +83,22 @@ impl Plan {
                 "post" => plan.posts_to_full = Some(number()?),
                 "cut" => plan.posts_to_cut = Some(number()?),
                 "delay" => plan.delay = Duration::from_millis(number()?),
+                "kept" => plan.kept = Some(what_was_kept(value).ok_or_else(unknown)?),
                 "hold" if value.is_empty() => plan.hold = true,
                 _ => return Err(unknown()),
             }
         }
         Ok(plan)
     }
+}
+
+fn what_was_kept(word: &str) -> Option<Released> {
+    Some(match word {
+        "none" => Released::NotKept,
+        "idle" => Released::Ended,
+        "used" => Released::InUse,
+        _ => return None,
+    })
 }
 
 /// Counts down to 1 and then says so, once.
@@ -241,6 +254,15 @@ impl Fabric for FaultyFabric {
 
     fn readiness(&self) -> BorrowedFd<'_> {
         self.epoll.fd()
+    }
+
+    fn keeps_registrations(&self) -> bool {
+        self.faults.0.plan.lock().kept.is_some() || self.inner.keeps_registrations()
+    }
+
+    fn memory_released(&self, region: Region) -> Released {
+        let kept = self.faults.0.plan.lock().kept;
+        kept.unwrap_or_else(|| self.inner.memory_released(region))
     }
 }
 
@@ -520,7 +542,8 @@ mod tests {
 
     #[test]
     fn a_plan_is_read_as_it_is_documented() {
-        let plan = Plan::parse("register:3, post:10,delay:5,hold,cut:7,expose:0").unwrap();
+        let plan =
+            Plan::parse("register:3, post:10,delay:5,hold,cut:7,expose:0,kept:used").unwrap();
         let wanted = Plan {
             registers_left: Some(3),
             exposures_left: Some(0),
@@ -528,10 +551,11 @@ mod tests {
             posts_to_cut: Some(7),
             delay: Duration::from_millis(5),
             hold: true,
+            kept: Some(Released::InUse),
         };
         assert_eq!(plan, wanted);
         assert_eq!(Plan::parse(""), Ok(Plan::default()));
-        for bad in ["register", "post:x", "hold:1", "explode:1"] {
+        for bad in ["register", "post:x", "hold:1", "explode:1", "kept:all"] {
             assert!(Plan::parse(bad).is_err(), "{bad}");
         }
     }

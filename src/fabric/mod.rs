@@ -19,6 +19,16 @@ pub(crate) mod both;
 // What is driven by a handle is used by tests only.
 #[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fault;
+#[cfg(any(test, feature = "verbs"))]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "for fabrics to which registering is dear")
+)]
+#[cfg_attr(
+    not(test),
+    allow(unused_imports, reason = "for fabrics to which registering is dear")
+)]
+pub(crate) mod regcache;
 pub(crate) mod soft;
 pub(crate) mod verbs;
 
@@ -261,6 +271,19 @@ pub(crate) enum DeregisterError {
     InUse,
 }
 
+/// What became of the registrations of memory that goes back to the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+// Constructed by fabrics that keep registrations, of which a build may have none.
+#[allow(dead_code)]
+pub(crate) enum Released {
+    /// Nothing of it is registered by the fabric.
+    NotKept,
+    /// All of them have ended.
+    Ended,
+    /// None will be used for anything new, but some are in use and end with their last use.
+    InUse,
+}
+
 /// Who sleeps after arming.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ArmFor {
@@ -293,6 +316,15 @@ pub(crate) trait Fabric: Send + Sync {
     fn poll(&self, events: &mut Vec<Event>);
     /// Readable when `poll` would yield something.
     fn readiness(&self) -> BorrowedFd<'_>;
+    /// Whether registrations are kept beyond `deregister`, so that `memory_released` has a meaning.
+    fn keeps_registrations(&self) -> bool {
+        false
+    }
+    /// The process is about to give memory back to the system. No registration of it, also of a
+    /// part, is used for anything that is registered from now on.
+    fn memory_released(&self, _region: Region) -> Released {
+        Released::NotKept
+    }
 }
 
 /// Holds a listening address; dropping it stops listening.

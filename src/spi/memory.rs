@@ -1,5 +1,5 @@
 //! WSPRegisterMemory, WSPDeregisterMemory, WSPRegisterRdmaMemory, WSPDeregisterRdmaMemory,
-//! WSPRdmaRead, WSPRdmaWrite.
+//! WSPRdmaRead, WSPRdmaWrite, WSPMemoryRegistrationCacheCallback.
 
 use core::ffi::c_int;
 
@@ -10,9 +10,11 @@ use super::overlapped::Overlapped;
 use crate::abi::{
     DWORD, HANDLE, LPDWORD, LPINT, LPVOID, LPWSABUFEX, LPWSAOVERLAPPED,
     LPWSAOVERLAPPED_COMPLETION_ROUTINE, LPWSATHREADID, MEM_READ, MEM_READWRITE, MEM_WRITE, PVOID,
-    SOCKET, SOCKET_ERROR, WSABUFEX,
+    SIZE_T, SOCKET, SOCKET_ERROR, WSABUFEX,
 };
-use crate::engine::{Access, Kind, MemoryError, Region, RegistrationId, Socket, Span};
+use crate::engine::{
+    self, Access, Kind, MemoryError, Region, RegistrationId, Released, Socket, Span,
+};
 
 /// Exactly one of the three values.
 fn access(flags: DWORD) -> Result<Access, Code> {
@@ -253,4 +255,36 @@ pub(super) unsafe extern "C" fn rdma_read(
     let body = || unsafe { transfer(Kind::Read, &call) };
     // SAFETY: `lp_errno` is the caller's, under the contract of the table.
     unsafe { entry("WSPRdmaRead", lp_errno, SOCKET_ERROR, body) }
+}
+
+/// WSPMemoryRegistrationCacheCallback.
+pub(super) unsafe extern "C" fn registration_cache_callback(
+    address: LPVOID,
+    size: SIZE_T,
+    lp_errno: LPINT,
+) -> c_int {
+    let body = || {
+        let (provider, _) = engine::running()?;
+        if !provider.keeps_registrations() {
+            return Err(Code::NOT_SUPPORTED);
+        }
+        let (base, len) = (address.addr(), size);
+        // A range that is none, or of which nothing is kept: no error to the caller's harm, but the
+        // published answer. What is in use stays pinned until its last use has ended, and that has
+        // a code of its own.
+        match provider.memory_released(Region { base, len }) {
+            Released::NotKept => Err(Code::INVALID),
+            Released::InUse => Err(Code::FAULT),
+            Released::Ended => Ok(0),
+        }
+    };
+    // SAFETY: `lp_errno` is the caller's, under the contract of the table.
+    unsafe {
+        entry(
+            "WSPMemoryRegistrationCacheCallback",
+            lp_errno,
+            SOCKET_ERROR,
+            body,
+        )
+    }
 }

@@ -99,6 +99,8 @@ pub(super) unsafe extern "C" fn set_sock_opt(
 /// The extension function that a GUID names.
 fn extension(id: GUID) -> Result<*mut c_void, Code> {
     let rdma_read = || engine::running().map(|(provider, _)| provider.caps().rdma_read);
+    let keeps_registrations =
+        || engine::running().map(|(provider, _)| provider.keeps_registrations());
     Ok(match id {
         WSAID_REGISTERMEMORY => memory::register as *mut c_void,
         WSAID_DEREGISTERMEMORY => memory::deregister as *mut c_void,
@@ -108,7 +110,10 @@ fn extension(id: GUID) -> Result<*mut c_void, Code> {
         // req: WSD-04, the two that are optional.
         WSAID_RDMAREAD if rdma_read()? => memory::rdma_read as *mut c_void,
         WSAID_RDMAREAD => return Err(Code::NOT_SUPPORTED),
-        // Nothing is kept registered that the switch has deregistered.
+        // Where nothing is kept registered that the switch has deregistered, there is none.
+        WSAID_MEMORYREGISTRATIONCACHECALLBACK if keeps_registrations()? => {
+            memory::registration_cache_callback as *mut c_void
+        }
         WSAID_MEMORYREGISTRATIONCACHECALLBACK => return Err(Code::NOT_SUPPORTED),
         WSAID_ARMCOMPLETION => transfer::arm_completion as *mut c_void,
         _ => return Err(Code::INVALID),

@@ -211,3 +211,50 @@ fn registrations_without_resources_say_so_and_the_connection_goes_on() {
     pass(&a, &b, b"as before");
     pass(&b, &a, b"both ways");
 }
+
+/// The answer to the query for the cache callback.
+fn cache_callback() -> Result<LPFN_WSPMEMORYREGISTRATIONCACHECALLBACK, i32> {
+    let mut id = WSAID_MEMORYREGISTRATIONCACHECALLBACK;
+    let mut function: LPFN_WSPMEMORYREGISTRATIONCACHECALLBACK = None;
+    let mut returned = 0;
+    call(SOCKET_ERROR, |e| {
+        table!(lpWSPIoctl(
+            INVALID_SOCKET,
+            SIO_GET_EXTENSION_FUNCTION_POINTER,
+            (&raw mut id).cast(),
+            16,
+            (&raw mut function).cast(),
+            8,
+            &raw mut returned,
+            std::ptr::null_mut(),
+            None,
+            std::ptr::null_mut(),
+            e
+        ))
+    })
+    .map(|_| function)
+}
+
+#[test]
+fn a_fabric_that_keeps_registrations_is_told_of_memory_that_goes_back() {
+    let faulty = Faulty::new();
+    assert_eq!(cache_callback().err(), Some(WSAEOPNOTSUPP));
+    faulty.plan("kept:idle");
+    let function = cache_callback().unwrap().unwrap();
+    let tell = |size| {
+        let mut memory = [0_u8; 8];
+        call(SOCKET_ERROR, |e| {
+            // SAFETY: the function reads nothing there; the code is a place of `call`.
+            unsafe { function(memory.as_mut_ptr().cast(), size, e) }
+        })
+    };
+    assert_eq!(tell(8), Ok(0));
+    faulty.plan("kept:used");
+    assert_eq!(tell(8), Err(WSAEFAULT));
+    faulty.plan("kept:none");
+    assert_eq!(tell(8), Err(WSAEINVAL));
+    assert_eq!(tell(0), Err(WSAEINVAL));
+    // Whoever still has the function of a fabric that did keep them.
+    faulty.plan("");
+    assert_eq!(tell(8), Err(WSAEOPNOTSUPP));
+}
