@@ -93,7 +93,7 @@ impl Drop for Buffer {
 pub(crate) struct EndSignals(libc::sigset_t);
 
 impl EndSignals {
-    /// Blocks SIGINT, SIGTERM and SIGHUP in the calling thread and in every thread it starts
+    /// Blocks SIGINT, SIGTERM and SIGHUP, as far as they are not ignored, in the calling thread and in every thread it starts
     /// later. Call it before the first thread.
     pub(crate) fn block() -> io::Result<EndSignals> {
         let set = Self::set();
@@ -112,6 +112,11 @@ impl EndSignals {
         // SAFETY: `set` is ours.
         unsafe { libc::sigemptyset(&mut set) };
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // What whoever started us has ignored stays so (nohup, a script's background job): a
+            // signal that is waited for would come all the same.
+            if is_ignored(signal) {
+                continue;
+            }
             // SAFETY: `set` is initialised and the number is a signal.
             unsafe { libc::sigaddset(&mut set, signal) };
         }
@@ -139,6 +144,14 @@ impl EndSignals {
         unsafe { libc::raise(signal) };
         std::process::exit(128 + signal)
     }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: sigaction is plain data for which all zero bits are a value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is changed; the pointer is to a whole sigaction of this frame.
+    let code = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+    code == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Makes writing beyond the file size limit an error (EFBIG) instead of a signal that kills.

@@ -205,6 +205,28 @@ fn a_signal_removes_what_was_begun() {
     }
 }
 
+#[test]
+fn a_signal_that_was_ignored_from_the_start_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::write(&from, b"all of it").unwrap();
+    let mut command = Command::new("nohup");
+    command
+        .arg(env!("CARGO_BIN_EXE_wsdirect"))
+        .args(["recv", "127.0.0.1:0", "-o"])
+        .arg(&to)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let receiver = Receiver::from(command);
+    receiver.process.signal("HUP");
+    let mut send = wsdirect(["send"]);
+    send.arg(&from).arg(&receiver.address);
+    expect_code(&Running::start(send).finish(), 0);
+    expect_code(&receiver.process.finish(), 0);
+    assert_eq!(fs::read(&to).unwrap(), b"all of it");
+}
+
 /// The receiver could not store: both ends say why, and nothing is left.
 fn expect_refusal(receiver: Receiver, from: &Path, words: &str) {
     let mut send = wsdirect(["send"]);
