@@ -225,9 +225,12 @@ fn memory_that_goes_while_it_is_registered_is_not_kept() {
             rig.device.register(region, READ)
         })
         .unwrap();
+    // Nor shared while it is leased.
+    let other = rig.take(&domain, (0x10000, 100), READ);
+    assert_ne!(other.serial, lease.serial);
     drop(lease);
-    assert_eq!(rig.device.live(), 0);
-    assert!(rig.monitor.watched.lock().is_empty());
+    assert_eq!(rig.device.live(), 1);
+    assert_eq!(rig.monitor.watched.lock().len(), 1);
 }
 
 #[test]
