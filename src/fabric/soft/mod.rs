@@ -52,7 +52,7 @@ mod shm;
 #[allow(unsafe_code)]
 pub(super) mod sys;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod window;
 mod wire;
 

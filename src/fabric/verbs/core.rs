@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use super::Options;
 use super::device::Settings;
 use super::endpoint::VerbsEndpoint;
 use super::listener::Listening;
-use super::sys::{self, Channel, CmEvent, CmKind, Device, DeviceEvent};
+use super::sys::{Channel, CmEvent, CmKind, DeviceEvent, DeviceId, Devices};
 use crate::fabric::soft::host_addresses;
 use crate::fabric::soft::sys::{self as os, Epoll};
 use crate::fabric::{Ending, Event};
@@ -45,8 +45,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub(super) enum Object {
     Endpoint(Weak<VerbsEndpoint>),
     Listening(Arc<Listening>),
-    /// A request that nobody has answered: whether its peer has given up.
-    Request(Weak<AtomicBool>),
 }
 
 #[derive(Debug)]
@@ -54,7 +52,7 @@ pub(super) struct Core {
     pub(super) me: Weak<Self>,
     pub(super) channel: Arc<Channel>,
     pub(super) settings: Settings,
-    devices: Vec<Device>,
+    devices: Devices,
     epoll: Epoll,
     wake: OwnedFd,
     timer: OwnedFd,
@@ -101,7 +99,7 @@ impl Core {
     /// Fails with `NotFound` where there is no device.
     pub(super) fn new(options: Options) -> io::Result<Arc<Self>> {
         let channel = Channel::open()?;
-        let devices = sys::devices()?;
+        let devices = Devices::open()?;
         let limits: Vec<_> = devices
             .iter()
             .filter_map(|device| device.limits().ok())
@@ -303,11 +301,6 @@ impl Core {
                     endpoint.connection_event(&event);
                 }
             }
-            Some(Object::Request(gone)) => {
-                if let Some(gone) = gone.upgrade() {
-                    gone.store(true, Ordering::Release);
-                }
-            }
             // A request to a listener that is gone is refused by dropping it.
             Some(Object::Listening(_)) | None => {}
         }
@@ -317,7 +310,7 @@ impl Core {
         let device = usize::try_from(index)
             .ok()
             .and_then(|index| self.devices.get(index));
-        let Some(&device) = device else { return };
+        let Some(device) = device else { return };
         for _ in 0..BATCH {
             let Some(event) = device.next() else { return };
             match event {
@@ -329,7 +322,7 @@ impl Core {
                 }
                 DeviceEvent::PortDown | DeviceEvent::Gone => {
                     tracing::warn!(?event, "an RDMA device has failed");
-                    self.end_all_on(device, event == DeviceEvent::Gone);
+                    self.end_all_on(device.id(), event == DeviceEvent::Gone);
                 }
                 DeviceEvent::Changed => {
                     *self.served.lock() = None;
@@ -340,7 +333,7 @@ impl Core {
     }
 
     /// Ends every connection over a device.
-    fn end_all_on(&self, device: Device, gone: bool) {
+    fn end_all_on(&self, device: DeviceId, gone: bool) {
         *self.served.lock() = None;
         let endpoints: Vec<_> = self
             .objects

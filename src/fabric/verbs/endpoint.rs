@@ -23,7 +23,7 @@ use super::device::Settings;
 use super::memory::{DESCRIPTOR_LEN, Memory, Registration};
 use super::moving::Collector;
 use super::queue::Queue;
-use super::sys::{CmEvent, CmKind, Conn, Device, Queues};
+use super::sys::{CmEvent, CmKind, Conn, DeviceId, Queues};
 use crate::fabric::soft::sys::{self as os, Epoll};
 use crate::fabric::{
     Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, Post,
@@ -52,7 +52,7 @@ mod state {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made {
     pub(super) queues: Queues,
-    pub(super) device: Option<Device>,
+    pub(super) device: Option<DeviceId>,
 }
 
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl VerbsEndpoint {
         &self.core.settings
     }
 
-    pub(super) fn is_on(&self, device: Device) -> bool {
+    pub(super) fn is_on(&self, device: DeviceId) -> bool {
         self.made
             .get()
             .is_some_and(|made| made.device == Some(device))

@@ -71,9 +71,10 @@ pub(super) fn of_completion(
         (Status::Done, _) => (Outcome::Done(bytes), None),
         // A device that flushes by itself does so after an access of the peer that was denied.
         (Status::Flushed, _) => ended(Ending::Broken),
-        // Some devices give the receiver of a message that is too long the status that they send
-        // to its sender.
-        (Status::TooLong | Status::RemoteRefused, Kind::Receive) => {
+        // Devices differ in the status of a receive that is too small: besides the one for it there
+        // are the one that its sender gets, and (soft-RoCE) that of an operation which the queue
+        // cannot carry out.
+        (Status::TooLong | Status::RemoteRefused | Status::LocalQueue, Kind::Receive) => {
             (Outcome::Truncated, Some(Ending::Broken))
         }
         (Status::RemoteAccess | Status::RemoteRefused, Kind::Read | Kind::Write) => {
@@ -81,9 +82,14 @@ pub(super) fn of_completion(
         }
         // The message was longer than the receive: the peer has ended the connection.
         (Status::RemoteAccess | Status::RemoteRefused, Kind::Send) => ended(Ending::Peer),
-        (Status::TooLong | Status::RemoteAccess | Status::NoAnswer | Status::Local, _) => {
-            ended(Ending::Broken)
-        }
+        (
+            Status::TooLong
+            | Status::RemoteAccess
+            | Status::NoAnswer
+            | Status::Local
+            | Status::LocalQueue,
+            _,
+        ) => ended(Ending::Broken),
     }
 }
 

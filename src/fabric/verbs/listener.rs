@@ -15,7 +15,7 @@ use super::endpoint::VerbsEndpoint;
 use super::errors;
 use super::hello::{Hello, Word};
 use super::sys::{CmEvent, Conn};
-use crate::fabric::{ConnectError, Endpoint, Event, ListenError, Listener, Request as _, Token};
+use crate::fabric::{ConnectError, Endpoint, Event, ListenError, Listener, Token};
 
 /// Requests that may wait in the kernel until the progress thread takes them.
 const KERNEL_BACKLOG: usize = 1024;
@@ -113,15 +113,12 @@ impl Listening {
             return;
         };
         let number = core.number();
-        let gone = Arc::new(AtomicBool::new(false));
         conn.set_context(number);
-        core.keep(number, Object::Request(Arc::downgrade(&gone)));
         let (local, peer) = conn.addresses();
         let request = VerbsRequest {
             core: strong,
             number,
             conn: Some(conn),
-            gone,
             local,
             peer: hello.address(peer),
             reads_in,
@@ -156,7 +153,6 @@ struct VerbsRequest {
     number: u64,
     /// None once it is answered.
     conn: Option<Conn>,
-    gone: Arc<AtomicBool>,
     local: SocketAddr,
     peer: SocketAddr,
     reads_in: u8,
@@ -172,14 +168,13 @@ impl crate::fabric::Request for VerbsRequest {
         self.peer
     }
 
+    /// The kernel keeps to itself what happens to a request before it is accepted: a peer that has
+    /// given up is noticed when `accept` fails.
     fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        false
     }
 
     fn accept(mut self: Box<Self>, endpoint: Token) -> Result<Arc<dyn Endpoint>, ConnectError> {
-        if self.is_gone() {
-            return Err(ConnectError::TimedOut);
-        }
         let conn = self.conn.take().ok_or(ConnectError::NotServed)?;
         let accepted =
             VerbsEndpoint::accepted(&self.core, endpoint, self.number, conn, |endpoint| {
@@ -196,11 +191,8 @@ impl crate::fabric::Request for VerbsRequest {
 impl Drop for VerbsRequest {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            self.core.forget(self.number);
-            if !self.is_gone() {
-                // req: WSD-07, the peer learns that it was refused.
-                refuse(&conn, Word::Refused);
-            }
+            // req: WSD-07, the peer learns that it was refused.
+            refuse(&conn, Word::Refused);
         }
     }
 }

@@ -46,6 +46,9 @@ mod queue;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "verbs")]
+#[cfg(test)]
+mod tests;
 
 /// What to say to somebody who wants to use RDMA hardware and cannot.
 #[cfg(feature = "verbs")]

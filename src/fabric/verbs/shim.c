@@ -90,18 +90,19 @@ static void from_sockaddr(const struct sockaddr *from, struct wsd_address *to)
 
 /* ---- devices ---- */
 
-int wsd_devices(void **contexts, int room)
+int wsd_devices(void ***out)
 {
     int count = 0;
     struct ibv_context **list = rdma_get_devices(&count);
     if (!list)
         return failure();
-    if (count > room)
-        count = room;
-    for (int i = 0; i < count; i++)
-        contexts[i] = list[i];
-    /* The list is not freed: the contexts stay open for their asynchronous events. */
+    *out = (void **)list;
     return count;
+}
+
+void wsd_devices_free(void **list)
+{
+    rdma_free_devices((struct ibv_context **)list);
 }
 
 static uint32_t at_least_0(int value)
@@ -548,6 +549,8 @@ static uint32_t status_of(enum ibv_wc_status status)
     case IBV_WC_RNR_RETRY_EXC_ERR:
     case IBV_WC_REM_ABORT_ERR:
         return WSD_NO_ANSWER;
+    case IBV_WC_LOC_QP_OP_ERR:
+        return WSD_LOCAL_QUEUE;
     default:
         return WSD_LOCAL;
     }

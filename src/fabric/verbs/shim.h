@@ -96,7 +96,8 @@ enum wsd_status {
     WSD_REMOTE_ACCESS = 3,
     WSD_REMOTE_REFUSED = 4, /* the peer found the operation invalid */
     WSD_NO_ANSWER = 5,      /* retries exhausted */
-    WSD_LOCAL = 6
+    WSD_LOCAL = 6,
+    WSD_LOCAL_QUEUE = 7 /* the device could not carry out what was posted */
 };
 
 struct wsd_completion {
@@ -111,8 +112,9 @@ enum { WSD_POST_SEND = 0, WSD_POST_WRITE = 1, WSD_POST_READ = 2 };
 enum { WSD_SIGNALED = 1, WSD_FENCE = 2, WSD_INLINE = 4 };
 enum { WSD_LOCAL_WRITE = 1, WSD_REMOTE_READ = 2, WSD_REMOTE_WRITE = 4 };
 
-/* Devices. The list stays valid for the life of the process. */
-int wsd_devices(void **contexts, int room);
+/* Devices. They are valid until the list is freed. */
+int wsd_devices(void ***list);
+void wsd_devices_free(void **list);
 int wsd_device_limits(void *context, struct wsd_limits *limits);
 int wsd_device_descriptor(void *context); /* non-blocking */
 int wsd_device_next(void *context, struct wsd_device_event *event); /* 1: there was one */

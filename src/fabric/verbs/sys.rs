@@ -10,6 +10,7 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
@@ -97,7 +98,8 @@ mod raw {
     }
 
     unsafe extern "C" {
-        pub(super) fn wsd_devices(contexts: *mut *mut c_void, room: i32) -> i32;
+        pub(super) fn wsd_devices(list: *mut *mut *mut c_void) -> i32;
+        pub(super) fn wsd_devices_free(list: *mut *mut c_void);
         pub(super) fn wsd_device_limits(context: *mut c_void, limits: *mut Limits) -> i32;
         pub(super) fn wsd_device_descriptor(context: *mut c_void) -> i32;
         pub(super) fn wsd_device_next(context: *mut c_void, event: *mut DeviceEvent) -> i32;
@@ -242,14 +244,29 @@ pub(super) struct Limits {
     pub(super) iwarp: bool,
 }
 
-/// An open device. It stays open for the life of the process.
+/// Tells devices apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Device(NonNull<c_void>);
+pub(super) struct DeviceId(usize);
 
-// SAFETY: the libraries lock their devices themselves.
-unsafe impl Send for Device {}
+/// The devices that connections may be made over. librdmacm has opened them, for itself and for
+/// us, and keeps them open for the life of the process.
+#[derive(Debug)]
+pub(super) struct Devices {
+    list: NonNull<*mut c_void>,
+    len: usize,
+}
+
+/// One device of the list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Device<'a> {
+    context: *mut c_void,
+    _list: PhantomData<&'a Devices>,
+}
+
+// SAFETY: the list is never changed, and the libraries lock their devices themselves.
+unsafe impl Send for Devices {}
 // SAFETY: as above.
-unsafe impl Sync for Device {}
+unsafe impl Sync for Devices {}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DeviceEvent {
@@ -261,24 +278,51 @@ pub(super) enum DeviceEvent {
     Changed,
 }
 
-/// The devices that connections may be made over.
-pub(super) fn devices() -> io::Result<Vec<Device>> {
-    let mut contexts = [std::ptr::null_mut::<c_void>(); 64];
-    // SAFETY: room for the number of pointers given.
-    let found = check(unsafe { raw::wsd_devices(contexts.as_mut_ptr(), count(contexts.len())) })?;
-    let found = usize::try_from(found).unwrap_or(0);
-    Ok(contexts
-        .iter()
-        .take(found)
-        .filter_map(|&context| NonNull::new(context).map(Device))
-        .collect())
+impl Devices {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut list = std::ptr::null_mut();
+        // SAFETY: a place for the result.
+        let len = check(unsafe { raw::wsd_devices(&raw mut list) })?;
+        Ok(Self {
+            list: NonNull::new(list).ok_or(io::ErrorKind::NotFound)?,
+            len: usize::try_from(len).unwrap_or(0),
+        })
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<Device<'_>> {
+        if index >= self.len {
+            return None;
+        }
+        // SAFETY: inside the list, which has so many entries.
+        let place = unsafe { self.list.add(index) };
+        Some(Device {
+            // SAFETY: as above.
+            context: unsafe { place.read() },
+            _list: PhantomData,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Device<'_>> {
+        (0..self.len).filter_map(|index| self.get(index))
+    }
 }
 
-impl Device {
+impl Drop for Devices {
+    fn drop(&mut self) {
+        // SAFETY: obtained from the library and freed once; devices borrow the list.
+        unsafe { raw::wsd_devices_free(self.list.as_ptr()) };
+    }
+}
+
+impl<'a> Device<'a> {
+    pub(super) fn id(self) -> DeviceId {
+        DeviceId(self.context.addr())
+    }
+
     pub(super) fn limits(self) -> io::Result<Limits> {
         let mut limits = raw::Limits::default();
-        // SAFETY: a device is open for ever, and a place for the result.
-        check(unsafe { raw::wsd_device_limits(self.0.as_ptr(), &raw mut limits) })?;
+        // SAFETY: a device of a live list, and a place for the result.
+        check(unsafe { raw::wsd_device_limits(self.context, &raw mut limits) })?;
         let size = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
         let small = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
         Ok(Limits {
@@ -294,17 +338,17 @@ impl Device {
     }
 
     /// Readable when the device has something to tell.
-    pub(super) fn descriptor(self) -> io::Result<BorrowedFd<'static>> {
-        // SAFETY: a device is open for ever.
-        let fd = check(unsafe { raw::wsd_device_descriptor(self.0.as_ptr()) })?;
-        // SAFETY: so is its descriptor.
+    pub(super) fn descriptor(self) -> io::Result<BorrowedFd<'a>> {
+        // SAFETY: a device of a live list.
+        let fd = check(unsafe { raw::wsd_device_descriptor(self.context) })?;
+        // SAFETY: its descriptor lives as long as the device.
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     pub(super) fn next(self) -> Option<DeviceEvent> {
         let mut event = raw::DeviceEvent::default();
-        // SAFETY: a device is open for ever, and a place for the result.
-        let any = unsafe { raw::wsd_device_next(self.0.as_ptr(), &raw mut event) };
+        // SAFETY: a device of a live list, and a place for the result.
+        let any = unsafe { raw::wsd_device_next(self.context, &raw mut event) };
         (any == 1).then_some(match event.kind {
             1 => DeviceEvent::QueueBroken(event.context),
             2 => DeviceEvent::PortDown,
@@ -497,6 +541,8 @@ pub(super) enum Status {
     /// No answer after all retries.
     NoAnswer,
     Local,
+    /// The device could not carry out what was posted.
+    LocalQueue,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -587,9 +633,11 @@ impl Conn {
         Ok(())
     }
 
-    pub(super) fn device(&self) -> Option<Device> {
+    /// The device it goes by, once that is known.
+    pub(super) fn device(&self) -> Option<DeviceId> {
         // SAFETY: a live connection.
-        NonNull::new(unsafe { raw::wsd_conn_device(self.at()) }).map(Device)
+        let context = unsafe { raw::wsd_conn_device(self.at()) };
+        (!context.is_null()).then(|| DeviceId(context.addr()))
     }
 
     /// The local and the peer's address.
@@ -734,6 +782,7 @@ impl Conn {
                 3 => Status::RemoteAccess,
                 4 => Status::RemoteRefused,
                 5 => Status::NoAnswer,
+                7 => Status::LocalQueue,
                 _ => Status::Local,
             },
             bytes: usize::try_from(one.bytes).unwrap_or(0),

@@ -421,7 +421,7 @@ fn a_listener_that_answers_garbage_does_not_hurt_the_connector() {
     for (bytes, descriptors) in cases {
         let token = Token(number());
         let from = std::net::SocketAddr::new(at.ip(), 0);
-        let _endpoint = crate::fabric::Fabric::connect(&rig.host.fabric, token, from, at).unwrap();
+        let _endpoint = rig.host.fabric.connect(token, from, at).unwrap();
         let caller = until("the caller", || sys::accept(fake.as_fd()).ok());
         let descriptors: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
         sys::send_message(caller.as_fd(), bytes, &descriptors).unwrap();
@@ -444,7 +444,7 @@ fn a_listener_whose_queue_is_full_is_tried_again_until_there_is_room() {
     }
     let token = Token(number());
     let from = std::net::SocketAddr::new(at.ip(), 0);
-    let _endpoint = crate::fabric::Fabric::connect(&rig.host.fabric, token, from, at).unwrap();
+    let _endpoint = rig.host.fabric.connect(token, from, at).unwrap();
     for _ in 0..20 {
         assert!(!rig.host.has(|_| true));
         std::thread::sleep(Duration::from_millis(1));

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::rig::{Host, Rig, free_address, number, until};
 use crate::fabric::soft::Options;
 use crate::fabric::{
-    ArmFor, ConnectError, Ending, Event, Fabric, ListenError, OpId, Outcome, Piece, Post,
-    PostError, Posted, Token,
+    ArmFor, ConnectError, Ending, Event, ListenError, OpId, Outcome, Piece, Post, PostError,
+    Posted, Token,
 };
 
 #[test]

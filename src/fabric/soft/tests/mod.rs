@@ -5,5 +5,5 @@ mod messages;
 mod model;
 mod processes;
 mod rdma;
-mod rig;
+pub(in crate::fabric) mod rig;
 mod sleep;

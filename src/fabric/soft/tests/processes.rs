@@ -9,7 +9,7 @@ use super::rig::{
     End, Host, Memory, PATIENCE, ROOM, Rig, free_address, number, sleep_until_readable, until,
 };
 use crate::fabric::soft::{Options, Rdma};
-use crate::fabric::{Access, ArmFor, Ending, Event, Fabric, OpId, Outcome, Post, Posted, Token};
+use crate::fabric::{Access, ArmFor, Ending, Event, OpId, Outcome, Post, Posted, Token};
 
 const ROLE: &str = "WSD_TEST_ROLE";
 const AT: &str = "WSD_TEST_AT";

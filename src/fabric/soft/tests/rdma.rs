@@ -558,8 +558,7 @@ fn the_ways_may_differ_and_still_meet() {
         crate::fabric::Token(number()),
     );
     let from = std::net::SocketAddr::new(listener.at.ip(), 0);
-    let connecting =
-        crate::fabric::Fabric::connect(&connector.fabric, here, from, listener.at).unwrap();
+    let connecting = connector.fabric.connect(here, from, listener.at).unwrap();
     let accepted = listener
         .host
         .request(listener.listening)
@@ -574,8 +573,7 @@ fn the_ways_may_differ_and_still_meet() {
         ..Options::default()
     });
     let here = crate::fabric::Token(number());
-    let _endpoint =
-        crate::fabric::Fabric::connect(&insisting.fabric, here, from, listener.at).unwrap();
+    let _endpoint = insisting.fabric.connect(here, from, listener.at).unwrap();
     let _accepted = listener.host.request(listener.listening).accept(there);
     assert!(insisting.connected(here).is_err());
 }

@@ -11,16 +11,16 @@ use crate::fabric::{
     Post, PostError, Posted, Region, Request, Token,
 };
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(in crate::fabric) const PATIENCE: Duration = Duration::from_secs(30);
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
-pub(super) fn number() -> u64 {
+pub(in crate::fabric) fn number() -> u64 {
     NUMBERS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Asks until the answer is there.
-pub(super) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(in crate::fabric) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let limit = Instant::now() + PATIENCE;
     let mut tries = 0u32;
     loop {
@@ -39,7 +39,7 @@ pub(super) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// Sleeps on the endpoint's descriptor; `false` if that took too long.
 #[allow(unsafe_code)]
-pub(super) fn sleep_until_readable(endpoint: &dyn Endpoint) -> bool {
+pub(in crate::fabric) fn sleep_until_readable(endpoint: &dyn Endpoint) -> bool {
     let mut query = libc::pollfd {
         fd: std::os::fd::AsRawFd::as_raw_fd(&endpoint.readiness()),
         events: libc::POLLIN,
@@ -51,33 +51,45 @@ pub(super) fn sleep_until_readable(endpoint: &dyn Endpoint) -> bool {
 }
 
 /// An address where nobody has listened for a while.
-pub(super) fn free_address(ip: &str) -> SocketAddr {
+pub(in crate::fabric) fn free_address(ip: &str) -> SocketAddr {
     let ip: IpAddr = ip.parse().unwrap();
     let holder = std::net::TcpListener::bind(SocketAddr::new(ip, 0)).unwrap();
     holder.local_addr().unwrap()
 }
 
 /// A fabric whose events are sorted.
-pub(super) struct Host {
-    pub(super) fabric: SoftFabric,
-    pub(super) events: Vec<Event>,
-    pub(super) options: Options,
+pub(in crate::fabric) struct Host {
+    pub(in crate::fabric) fabric: Arc<dyn Fabric>,
+    pub(in crate::fabric) events: Vec<Event>,
+    pub(in crate::fabric) options: Options,
 }
 
 impl Host {
-    pub(super) fn new(options: Options) -> Self {
+    pub(in crate::fabric) fn new(options: Options) -> Self {
         Self {
-            fabric: SoftFabric::new(options.clone()).unwrap(),
-            events: Vec::new(),
-            options,
+            options: options.clone(),
+            ..Self::over(Arc::new(SoftFabric::new(options).unwrap()))
         }
     }
 
-    pub(super) fn poll(&mut self) {
+    /// Over any fabric; `options` then mean nothing.
+    pub(in crate::fabric) fn over(fabric: Arc<dyn Fabric>) -> Self {
+        Self {
+            fabric,
+            events: Vec::new(),
+            options: Options::default(),
+        }
+    }
+
+    pub(in crate::fabric) fn poll(&mut self) {
         self.fabric.poll(&mut self.events);
     }
 
-    pub(super) fn next(&mut self, what: &str, mut take: impl FnMut(&Event) -> bool) -> Event {
+    pub(in crate::fabric) fn next(
+        &mut self,
+        what: &str,
+        mut take: impl FnMut(&Event) -> bool,
+    ) -> Event {
         until(what, || {
             self.poll();
             let at = self.events.iter().position(&mut take)?;
@@ -85,7 +97,7 @@ impl Host {
         })
     }
 
-    pub(super) fn request(&mut self, at: Token) -> Box<dyn Request> {
+    pub(in crate::fabric) fn request(&mut self, at: Token) -> Box<dyn Request> {
         let event = self.next(
             "a request",
             |e| matches!(e, Event::Request { listener, .. } if *listener == at),
@@ -96,7 +108,7 @@ impl Host {
         }
     }
 
-    pub(super) fn connected(&mut self, token: Token) -> Result<(), ConnectError> {
+    pub(in crate::fabric) fn connected(&mut self, token: Token) -> Result<(), ConnectError> {
         let event = self.next("the outcome of a connect", |e| {
             matches!(e, Event::Connected { endpoint } | Event::ConnectFailed { endpoint, .. }
                 if *endpoint == token)
@@ -107,29 +119,29 @@ impl Host {
         }
     }
 
-    pub(super) fn has(&mut self, mut which: impl FnMut(&Event) -> bool) -> bool {
+    pub(in crate::fabric) fn has(&mut self, mut which: impl FnMut(&Event) -> bool) -> bool {
         self.poll();
         self.events.iter().any(&mut which)
     }
 }
 
 /// An endpoint with one registered buffer for each direction.
-pub(super) struct End {
-    pub(super) token: Token,
-    pub(super) endpoint: Arc<dyn Endpoint>,
-    pub(super) out: Memory,
-    pub(super) inward: Memory,
-    pub(super) completions: Vec<Completion>,
+pub(in crate::fabric) struct End {
+    pub(in crate::fabric) token: Token,
+    pub(in crate::fabric) endpoint: Arc<dyn Endpoint>,
+    pub(in crate::fabric) out: Memory,
+    pub(in crate::fabric) inward: Memory,
+    pub(in crate::fabric) completions: Vec<Completion>,
 }
 
 /// Memory that lives as long as the test says.
-pub(super) struct Memory {
-    pub(super) bytes: Box<[u8]>,
-    pub(super) key: Key,
+pub(in crate::fabric) struct Memory {
+    pub(in crate::fabric) bytes: Box<[u8]>,
+    pub(in crate::fabric) key: Key,
 }
 
 impl Memory {
-    pub(super) fn region(bytes: &[u8]) -> Region {
+    pub(in crate::fabric) fn region(bytes: &[u8]) -> Region {
         Region {
             base: bytes.as_ptr() as usize,
             len: bytes.len(),
@@ -137,14 +149,14 @@ impl Memory {
     }
 
     #[allow(unsafe_code)]
-    pub(super) fn new(endpoint: &dyn Endpoint, len: usize, access: Access) -> Self {
+    pub(in crate::fabric) fn new(endpoint: &dyn Endpoint, len: usize, access: Access) -> Self {
         let bytes = vec![0u8; len].into_boxed_slice();
         // SAFETY: tests keep the memory until the endpoint is gone.
         let key = unsafe { endpoint.register(Self::region(&bytes), access) }.unwrap();
         Self { bytes, key }
     }
 
-    pub(super) fn piece(&self, offset: usize, len: usize) -> Piece {
+    pub(in crate::fabric) fn piece(&self, offset: usize, len: usize) -> Piece {
         Piece {
             key: self.key,
             offset,
@@ -153,11 +165,11 @@ impl Memory {
     }
 }
 
-pub(super) const ROOM: usize = 4 << 20;
+pub(in crate::fabric) const ROOM: usize = 4 << 20;
 
 impl End {
     /// One with little memory.
-    pub(super) fn small(token: Token, endpoint: Arc<dyn Endpoint>) -> Self {
+    pub(in crate::fabric) fn small(token: Token, endpoint: Arc<dyn Endpoint>) -> Self {
         let out = Memory::new(&*endpoint, 1000, Access::READ);
         let inward = Memory::new(&*endpoint, 1000, Access::WRITE);
         Self {
@@ -170,7 +182,7 @@ impl End {
     }
 
     /// Receives one message of at most a thousand bytes.
-    pub(super) fn take_small(&mut self) -> Vec<u8> {
+    pub(in crate::fabric) fn take_small(&mut self) -> Vec<u8> {
         let receive = self.receive(0, 1000);
         match self.end(receive) {
             Outcome::Done(len) => self.inward.bytes[..len].to_vec(),
@@ -178,7 +190,7 @@ impl End {
         }
     }
 
-    pub(super) fn new(token: Token, endpoint: Arc<dyn Endpoint>) -> Self {
+    pub(in crate::fabric) fn new(token: Token, endpoint: Arc<dyn Endpoint>) -> Self {
         let out = Memory::new(&*endpoint, ROOM, Access::READ);
         let inward = Memory::new(&*endpoint, ROOM, Access::WRITE);
         Self {
@@ -191,11 +203,11 @@ impl End {
     }
 
     /// Sends `bytes` from the start of the outgoing memory.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(OpId, Posted), PostError> {
+    pub(in crate::fabric) fn send(&mut self, bytes: &[u8]) -> Result<(OpId, Posted), PostError> {
         self.send_at(0, bytes)
     }
 
-    pub(super) fn send_at(
+    pub(in crate::fabric) fn send_at(
         &mut self,
         offset: usize,
         bytes: &[u8],
@@ -212,7 +224,7 @@ impl End {
         ))
     }
 
-    pub(super) fn receive(&mut self, offset: usize, len: usize) -> (OpId, Posted) {
+    pub(in crate::fabric) fn receive(&mut self, offset: usize, len: usize) -> (OpId, Posted) {
         let op = OpId(number());
         let pieces = [self.inward.piece(offset, len)];
         (
@@ -226,19 +238,19 @@ impl End {
         )
     }
 
-    pub(super) fn poll(&mut self) {
+    pub(in crate::fabric) fn poll(&mut self) {
         self.endpoint.poll(&mut self.completions);
     }
 
     /// The outcome of a pending operation, if it has ended.
-    pub(super) fn outcome(&mut self, op: OpId) -> Option<Outcome> {
+    pub(in crate::fabric) fn outcome(&mut self, op: OpId) -> Option<Outcome> {
         self.poll();
         let at = self.completions.iter().position(|c| c.op == op)?;
         Some(self.completions.remove(at).outcome)
     }
 
     /// The outcome of a posted operation.
-    pub(super) fn end(&mut self, (op, posted): (OpId, Posted)) -> Outcome {
+    pub(in crate::fabric) fn end(&mut self, (op, posted): (OpId, Posted)) -> Outcome {
         match posted {
             Posted::Done(len) => Outcome::Done(len),
             Posted::Pending => until("a completion", || self.outcome(op)),
@@ -246,7 +258,7 @@ impl End {
     }
 
     /// Receives one message.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(in crate::fabric) fn take(&mut self) -> Vec<u8> {
         let receive = self.receive(0, ROOM);
         match self.end(receive) {
             Outcome::Done(len) => self.inward.bytes[..len].to_vec(),
@@ -256,20 +268,23 @@ impl End {
 }
 
 /// A fabric that serves both ends of connections inside this process.
-pub(super) struct Rig {
-    pub(super) host: Host,
-    pub(super) at: SocketAddr,
-    pub(super) listener: Box<dyn Listener>,
-    pub(super) listening: Token,
+pub(in crate::fabric) struct Rig {
+    pub(in crate::fabric) host: Host,
+    pub(in crate::fabric) at: SocketAddr,
+    pub(in crate::fabric) listener: Box<dyn Listener>,
+    pub(in crate::fabric) listening: Token,
 }
 
 impl Rig {
-    pub(super) fn new(options: Options) -> Self {
+    pub(in crate::fabric) fn new(options: Options) -> Self {
         Self::at(options, "127.0.0.1")
     }
 
-    pub(super) fn at(options: Options, ip: &str) -> Self {
-        let host = Host::new(options);
+    pub(in crate::fabric) fn at(options: Options, ip: &str) -> Self {
+        Self::over(Host::new(options), ip)
+    }
+
+    pub(in crate::fabric) fn over(host: Host, ip: &str) -> Self {
         let listening = Token(number());
         // Somebody else may have been given the same port.
         let (at, listener) = until("a free address", || {
@@ -285,7 +300,7 @@ impl Rig {
     }
 
     /// The accepting and the connecting end of a new connection.
-    pub(super) fn pair(&mut self) -> (End, End) {
+    pub(in crate::fabric) fn pair(&mut self) -> (End, End) {
         let (there, here) = (Token(number()), Token(number()));
         let from = SocketAddr::new(self.at.ip(), 40000);
         let connecting = self.host.fabric.connect(here, from, self.at).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::rig::{End, Rig, number, sleep_until_readable};
 use crate::fabric::soft::{Options, Rdma};
-use crate::fabric::{Access, ArmFor, Event, Fabric, OpId, Outcome, Post, Posted};
+use crate::fabric::{Access, ArmFor, Event, OpId, Outcome, Post, Posted};
 
 /// Waits for the end of `op` as a sleeping application does.
 fn sleep_for(end: &mut End, (op, posted): (OpId, Posted)) -> Outcome {

@@ -1,0 +1,448 @@
+//! The fabric over a real device, or an emulated one: run with `--ignored` where there is one, for
+//! instance by `scripts/rdma-vm`, which sets `WSD_VM_ADDRESS` and `WSD_VM_ADDRESS6`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connect::ACK_TIMEOUT;
+use super::hello::{Hello, Word};
+use super::sys::{Channel, CmEvent, CmKind, Conn};
+use super::{Options, open};
+use crate::fabric::soft::tests::rig::{
+    End, Host, Memory, Rig, number, sleep_until_readable, until,
+};
+use crate::fabric::{
+    Access, ArmFor, ConnectError, DeregisterError, Ending, Event, Fabric, Key, ListenError, OpId,
+    Outcome, Post, PostError, Posted, Token,
+};
+
+const NEEDS: &str = "an address that an RDMA device serves, in WSD_VM_ADDRESS";
+
+fn address() -> String {
+    std::env::var("WSD_VM_ADDRESS").expect(NEEDS)
+}
+
+fn fabric() -> Arc<dyn Fabric> {
+    open(Options { rdma_read: true }).expect("an RDMA device")
+}
+
+fn rig() -> Rig {
+    Rig::over(Host::over(fabric()), &address())
+}
+
+#[allow(unsafe_code)]
+fn expose(end: &End, bytes: &[u8], access: Access) -> (Key, [u8; 32]) {
+    let mut descriptor = [0; 32];
+    // SAFETY: tests keep the memory until the endpoint is gone.
+    let key = unsafe {
+        end.endpoint
+            .expose(Memory::region(bytes), access, &mut descriptor)
+    };
+    (key.unwrap(), descriptor)
+}
+
+fn write(end: &End, len: usize, remote: &[u8], offset: u64) -> Result<(OpId, Posted), PostError> {
+    let op = OpId(number());
+    let pieces = [end.out.piece(0, len)];
+    let posted = end.endpoint.post(Post::Write {
+        op,
+        pieces: &pieces,
+        remote,
+        offset,
+    });
+    posted.map(|posted| (op, posted))
+}
+
+fn read(end: &End, len: usize, remote: &[u8], offset: u64) -> Result<(OpId, Posted), PostError> {
+    let op = OpId(number());
+    let pieces = [end.inward.piece(0, len)];
+    let posted = end.endpoint.post(Post::Read {
+        op,
+        pieces: &pieces,
+        remote,
+        offset,
+    });
+    posted.map(|posted| (op, posted))
+}
+
+/// Waits for an ending of an end, while the fabric is polled.
+fn ending(rig: &mut Rig, end: &mut End) -> Ending {
+    until("the end", || {
+        rig.host.poll();
+        end.poll();
+        end.endpoint.ending()
+    })
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn messages_arrive_whole_in_order_over_both_families() {
+    let v6 = std::env::var("WSD_VM_ADDRESS6").expect(NEEDS);
+    for ip in [address(), v6] {
+        let mut rig = Rig::over(Host::over(fabric()), &ip);
+        let (mut a, mut b) = rig.pair();
+        for round in 0..20u8 {
+            let message = vec![round; usize::from(round) * 3000];
+            let receive = b.receive(0, 100_000);
+            let sent = a.send(&message).unwrap();
+            assert_eq!(b.end(receive), Outcome::Done(message.len()));
+            assert_eq!(a.end(sent), Outcome::Done(message.len()));
+            assert_eq!(b.inward.bytes[..message.len()], message);
+        }
+        let sent = b.send(b"and back").unwrap();
+        assert_eq!(a.take(), b"and back");
+        assert_eq!(b.end(sent), Outcome::Done(8));
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_message_waits_for_its_receive() {
+    // req: WSD-09
+    for late in [0, 1, 100, 2000] {
+        let mut rig = rig();
+        let (mut a, mut b) = rig.pair();
+        let sent = a.send(&[7; 256]).unwrap();
+        std::thread::sleep(Duration::from_millis(late));
+        b.poll();
+        assert!(b.completions.is_empty());
+        let first = b.receive(0, 256);
+        let second = b.receive(1000, 256);
+        assert_eq!(b.end(first), Outcome::Done(256));
+        assert_eq!(a.end(sent), Outcome::Done(256));
+        assert_eq!(b.outcome(second.0), None, "it came once");
+        assert_eq!(b.inward.bytes[..256], [7; 256]);
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn sends_fill_the_queue_and_go_on_in_order() {
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let mut sent = Vec::new();
+    loop {
+        let number = u8::try_from(sent.len() % 251).unwrap();
+        match a.send_at(sent.len() * 8, &[number; 8]) {
+            Ok((op, Posted::Pending)) => sent.push(op),
+            Err(PostError::Full) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sent.len(), rig.host.fabric.caps().send_depth);
+    for number in 0..sent.len() {
+        assert_eq!(b.take(), [u8::try_from(number % 251).unwrap(); 8]);
+    }
+    for op in sent {
+        assert_eq!(until("a send", || a.outcome(op)), Outcome::Done(8));
+    }
+    assert!(a.send(b"again").is_ok());
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn transfers_move_exactly_what_they_name_and_a_send_stays_behind_them() {
+    // req: WSD-14
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    for len in [0, 1, 100, 4096, 70_000, 1 << 20] {
+        let target = vec![0xEE_u8; len + 20];
+        let (key, descriptor) = expose(&b, &target, Access::READ | Access::WRITE);
+        for (place, byte) in a.out.bytes[..len].iter_mut().zip(0..) {
+            *place = u8::try_from(byte % 253).unwrap();
+        }
+        let receive = b.receive(2 << 20, 4);
+        let written = write(&a, len, &descriptor, 10).unwrap();
+        let told = a.send_at(2 << 20, b"done").unwrap();
+        assert_eq!(b.end(receive), Outcome::Done(4));
+        assert!(target[10..10 + len] == a.out.bytes[..len]);
+        assert!(target[..10] == [0xEE; 10] && target[10 + len..] == [0xEE; 10]);
+        assert_eq!(a.end(written), Outcome::Done(len));
+        assert_eq!(a.end(told), Outcome::Done(4));
+        a.inward.bytes.fill(0);
+        let receive = b.receive(2 << 20, 4);
+        let fetched = read(&a, len, &descriptor, 10).unwrap();
+        let told = a.send_at(2 << 20, b"done").unwrap();
+        assert_eq!(b.end(receive), Outcome::Done(4));
+        // The reader is done with the memory.
+        b.endpoint.conceal(key).unwrap();
+        assert_eq!(a.end(fetched), Outcome::Done(len));
+        assert!(a.inward.bytes[..len] == target[10..10 + len]);
+        assert_eq!(a.end(told), Outcome::Done(4));
+    }
+    assert_eq!(a.endpoint.ending(), None);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn an_access_that_was_not_granted_moves_no_byte_and_ends_the_connection() {
+    // req: WSD-13
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Wrong {
+        TooFar,
+        NoRight,
+        Concealed,
+        OtherConnection,
+        Widened,
+        MoreRights,
+        OtherKey,
+    }
+    use Wrong::*;
+    for wrong in [
+        TooFar,
+        NoRight,
+        Concealed,
+        OtherConnection,
+        Widened,
+        MoreRights,
+        OtherKey,
+    ] {
+        for writes in [true, false] {
+            let mut rig = rig();
+            let (mut a, mut b) = rig.pair();
+            let (mut c, _d) = rig.pair();
+            let memory = vec![0xAB_u8; 8192];
+            let granted = if writes { Access::WRITE } else { Access::READ };
+            let other = granted.complement();
+            let rights = if matches!(wrong, NoRight | MoreRights) {
+                other
+            } else {
+                granted
+            };
+            let owner = if wrong == OtherConnection { &c } else { &b };
+            let (key, mut descriptor) = expose(owner, &memory[..4096], rights);
+            let mut offset = 0;
+            match wrong {
+                TooFar => offset = 3997,
+                Concealed => b.endpoint.conceal(key).unwrap(),
+                // The device refuses, whatever the descriptor claims.
+                Widened => {
+                    descriptor[16..24].copy_from_slice(&8192u64.to_le_bytes());
+                    offset = 3997;
+                }
+                MoreRights => descriptor[2] = 3,
+                OtherKey => descriptor[5] ^= 0x5A,
+                NoRight | OtherConnection => {}
+            }
+            a.out.bytes[..100].fill(1);
+            let waiting = a.receive(1 << 20, 10);
+            let started = if writes {
+                write(&a, 100, &descriptor, offset)
+            } else {
+                read(&a, 100, &descriptor, offset)
+            };
+            let case = format!("{wrong:?}, writes: {writes}");
+            assert_eq!(a.end(started.unwrap()), Outcome::RemoteAccess, "{case}");
+            assert_eq!(memory, [0xAB; 8192], "{case}");
+            assert!(a.inward.bytes[..100].iter().all(|&byte| byte == 0));
+            assert_eq!(a.end(waiting), Outcome::Flushed(Ending::Broken), "{case}");
+            assert_eq!(ending(&mut rig, &mut a), Ending::Broken, "{case}");
+            ending(&mut rig, &mut b);
+            c.poll();
+            assert_eq!(c.endpoint.ending(), None, "others live on: {case}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_message_larger_than_the_receive_ends_the_connection() {
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let small = b.receive(0, 4);
+    let next = b.receive(100, 100);
+    let sent = a.send(b"12345").unwrap();
+    assert_eq!(b.end(small), Outcome::Truncated);
+    assert_eq!(b.end(next), Outcome::Flushed(Ending::Broken));
+    assert_eq!(ending(&mut rig, &mut b), Ending::Broken);
+    assert_eq!(a.end(sent), Outcome::Flushed(Ending::Peer));
+    assert_eq!(ending(&mut rig, &mut a), Ending::Peer);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn what_was_sent_before_a_disconnect_is_delivered_and_the_rest_is_flushed_once() {
+    // req: WSD-11
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let receives: Vec<_> = (0..12).map(|place| b.receive(place * 100, 100)).collect();
+    for byte in 0..8 {
+        let sent = a.send(&[byte; 100]).unwrap();
+        assert_eq!(a.end(sent), Outcome::Done(100));
+    }
+    let pending: Vec<_> = (0..5).map(|_| a.receive(0, 10)).collect();
+    a.endpoint.disconnect();
+    assert_eq!(a.endpoint.ending(), Some(Ending::Local));
+    assert_eq!(a.send(b"x"), Err(PostError::Ended(Ending::Local)));
+    for waiting in pending {
+        assert_eq!(a.end(waiting), Outcome::Flushed(Ending::Local));
+    }
+    // The passive side never disconnects, and is told nevertheless.
+    assert_eq!(ending(&mut rig, &mut b), Ending::Peer);
+    b.poll();
+    let outcomes: Vec<_> = b.completions.drain(..).collect();
+    assert_eq!(outcomes.len(), receives.len());
+    for (place, (done, (op, _))) in outcomes.iter().zip(receives).enumerate() {
+        let wanted = if place < 8 {
+            Outcome::Done(100)
+        } else {
+            Outcome::Flushed(Ending::Peer)
+        };
+        assert_eq!((done.op, done.outcome), (op, wanted));
+    }
+    assert_eq!(b.send(b"x"), Err(PostError::Ended(Ending::Peer)));
+    let token = b.token;
+    let told = |event: &Event| matches!(event, Event::Ended { endpoint, .. } if *endpoint == token);
+    rig.host.next("the event of the end", told);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!rig.host.has(told), "told once");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn memory_in_use_stays_and_stale_keys_are_answered() {
+    // req: WSD-12
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let waiting = b.receive(0, 10);
+    let key = b.inward.key;
+    assert_eq!(b.endpoint.deregister(key), Err(DeregisterError::InUse));
+    a.send(b"x").unwrap();
+    assert_eq!(b.end(waiting), Outcome::Done(1));
+    assert_eq!(b.endpoint.deregister(key), Ok(()));
+    assert_eq!(b.endpoint.deregister(key), Err(DeregisterError::Unknown));
+    let pieces = [b.inward.piece(0, 1)];
+    let post = Post::Receive {
+        op: OpId(number()),
+        pieces: &pieces,
+    };
+    assert_eq!(b.endpoint.post(post), Err(PostError::BadPiece));
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_sleeper_is_woken_by_a_message_and_by_the_end() {
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let receive = b.receive(0, 10);
+    assert!(b.endpoint.arm(ArmFor::Waiter));
+    a.send(b"x").unwrap();
+    assert!(sleep_until_readable(&*b.endpoint));
+    assert!(!b.endpoint.arm(ArmFor::Waiter), "there is something");
+    assert_eq!(b.end(receive), Outcome::Done(1));
+    // For the progress thread.
+    let receive = b.receive(0, 10);
+    assert!(b.endpoint.arm(ArmFor::Progress));
+    a.send(b"y").unwrap();
+    let token = b.token;
+    rig.host.next(
+        "readiness",
+        |e| matches!(e, Event::Ready { endpoint } if *endpoint == token),
+    );
+    assert_eq!(b.end(receive), Outcome::Done(1));
+    // Nothing is pending: the end wakes all the same.
+    a.poll();
+    assert!(b.endpoint.arm(ArmFor::Waiter));
+    a.endpoint.disconnect();
+    assert_eq!(ending(&mut rig, &mut b), Ending::Peer);
+    assert!(sleep_until_readable(&*b.endpoint));
+    assert!(!b.endpoint.arm(ArmFor::Waiter));
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn requests_are_refused_counted_and_gone() {
+    // req: WSD-07, WSD-08
+    let mut rig = rig();
+    let from = std::net::SocketAddr::new(rig.at.ip(), 0);
+    let here = Token(number());
+    let _refused = rig.host.fabric.connect(here, from, rig.at).unwrap();
+    drop(rig.host.request(rig.listening));
+    assert_eq!(rig.host.connected(here), Err(ConnectError::Refused));
+    // Its peer gives up before the answer.
+    let here = Token(number());
+    let given_up = rig.host.fabric.connect(here, from, rig.at).unwrap();
+    let request = rig.host.request(rig.listening);
+    drop(given_up);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(request.accept(Token(number())).is_err());
+    // Nobody listens there, over TCP neither.
+    let (at, listening) = (rig.at, rig.listening);
+    assert_eq!(
+        rig.host.fabric.listen(listening, at).err(),
+        Some(ListenError::AddressInUse)
+    );
+    drop(rig.listener);
+    let here = Token(number());
+    let _nobody = rig.host.fabric.connect(here, from, at).unwrap();
+    assert_eq!(rig.host.connected(here), Err(ConnectError::NobodyListens));
+    let foreign = "203.0.113.9:9".parse().unwrap();
+    assert_eq!(
+        rig.host.fabric.listen(listening, foreign).err(),
+        Some(ListenError::AddressNotAvailable)
+    );
+}
+
+/// The next event of a plain connection.
+fn event(rig: &mut Rig, channel: &Arc<Channel>) -> CmEvent {
+    until("a connection event", || {
+        rig.host.poll();
+        channel.next().unwrap()
+    })
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_request_with_foreign_private_data_is_refused_and_the_listener_lives_on() {
+    let mut rig = rig();
+    let mut wrong_version = Hello {
+        word: Word::Connect,
+        port: 1,
+        descriptor_len: 32,
+        max_message: 1,
+    }
+    .to_bytes();
+    wrong_version[4] += 1;
+    for data in [&[][..], &[0xFF; 56], &wrong_version, &[0; 32]] {
+        let channel = Channel::open().unwrap();
+        let conn = Conn::new(&channel, 1).unwrap();
+        let from = std::net::SocketAddr::new(rig.at.ip(), 0);
+        conn.resolve(from, rig.at, 3000, ACK_TIMEOUT).unwrap();
+        assert_eq!(event(&mut rig, &channel).kind, CmKind::AddressResolved);
+        conn.route(3000).unwrap();
+        assert_eq!(event(&mut rig, &channel).kind, CmKind::RouteResolved);
+        conn.connect(data, 1, 1).unwrap();
+        let answer = event(&mut rig, &channel);
+        assert_eq!(answer.kind, CmKind::Rejected);
+        let word = Hello::parse(answer.data()).map(|hello| hello.word);
+        assert_eq!(word, Some(Word::Foreign));
+    }
+    let listening = rig.listening;
+    assert!(
+        !rig.host
+            .has(|e| matches!(e, Event::Request { listener, .. } if *listener == listening))
+    );
+    let (mut a, mut b) = rig.pair();
+    a.send(b"still here").unwrap();
+    assert_eq!(b.take(), b"still here");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn connections_leave_nothing_behind() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut rig = rig();
+    drop(rig.pair());
+    let before = descriptors();
+    for _ in 0..20 {
+        let (a, mut b) = rig.pair();
+        b.receive(0, 10);
+        drop(a);
+        drop(b);
+        rig.host.poll();
+    }
+    until("the descriptors to go", || {
+        rig.host.poll();
+        (descriptors() <= before).then_some(())
+    });
+}
