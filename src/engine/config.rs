@@ -42,6 +42,8 @@ pub(crate) struct Config {
 const SPIN: Duration = Duration::from_micros(20);
 const LONGEST_SPIN_US: u64 = 10_000;
 const QUEUE_DEPTH: usize = 4096;
+/// The switch keeps 16 receives and as many sends in progress, and RDMA beside them.
+const SHALLOWEST_QUEUE: usize = 64;
 const DEEPEST_QUEUE: usize = 1 << 20;
 
 impl Config {
@@ -78,7 +80,8 @@ impl Config {
             .and_then(|bytes| u32::try_from(bytes).ok());
         let ring_size = number(&value, "WSD_RING_SIZE", 1 << 12, 1 << 30)
             .and_then(|bytes| usize::try_from(bytes).ok());
-        let queue_depth = number(&value, "WSD_QUEUE_DEPTH", 1, DEEPEST_QUEUE as u64)
+        let queue_depth = (SHALLOWEST_QUEUE as u64, DEEPEST_QUEUE as u64);
+        let queue_depth = number(&value, "WSD_QUEUE_DEPTH", queue_depth.0, queue_depth.1)
             .and_then(|depth| usize::try_from(depth).ok())
             .unwrap_or(QUEUE_DEPTH);
         Self {
@@ -176,7 +179,7 @@ mod tests {
                 ("WSD_SPIN_US", "0"),
                 ("WSD_RDMA_THRESHOLD", "4096"),
                 ("WSD_RING_SIZE", "65536"),
-                ("WSD_QUEUE_DEPTH", "8"),
+                ("WSD_QUEUE_DEPTH", "64"),
             ],
             2,
         );
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(config.spin, Duration::ZERO);
         assert_eq!(config.rdma_threshold, Some(4096));
         assert_eq!(config.ring_size, Some(65_536));
-        assert_eq!(config.queue_depth, 8);
+        assert_eq!(config.queue_depth, 64);
     }
 
     #[test]
@@ -197,7 +200,7 @@ mod tests {
                 ("WSD_RDMA_READ", "maybe"),
                 ("WSD_SPIN_US", "-3"),
                 ("WSD_RDMA_THRESHOLD", "99999999999"),
-                ("WSD_QUEUE_DEPTH", "0"),
+                ("WSD_QUEUE_DEPTH", "63"),
             ],
             2,
         );

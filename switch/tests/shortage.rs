@@ -67,3 +67,18 @@ fn a_provider_that_keeps_lent_memory_costs_the_connection_and_nothing_else() {
         mock.assert_nothing_left();
     }
 }
+
+#[test]
+fn a_provider_with_a_short_queue_gets_as_many_receives_as_it_takes() {
+    // req: WSD-19
+    let config = Config {
+        receive_depth: 6,
+        ..Config::default()
+    };
+    both_ways(&config, |_, mut pair| {
+        for len in [1, 10_000, 300_000] {
+            transfer(&mut pair.connector, &mut pair.acceptor, len);
+            transfer(&mut pair.acceptor, &mut pair.connector, len);
+        }
+    });
+}

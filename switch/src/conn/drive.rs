@@ -162,8 +162,8 @@ impl State {
         }
     }
 
-    /// Registers the control buffers and posts the receives.
-    pub(super) fn start(&mut self, socket: &SanSocket) -> Result<(), WsaError> {
+    /// Registers the control buffers and posts the receives; returns how many the provider took.
+    pub(super) fn start(&mut self, socket: &SanSocket) -> Result<usize, WsaError> {
         self.pool.start(socket)
     }
 

@@ -101,8 +101,7 @@ impl Connection {
         let config = negotiate::config(&socket, options, time)?;
         let size = usize::try_from(config.receive_buffer_size).unwrap_or(usize::MAX);
         let pool = Pool::new(&socket, size, tuning().control_buffers)?;
-        let session = Session::new(role, config, wsd_proto::Instant::ZERO)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let session = begin(role, config.clone())?;
         let upcall = match socket.notice() {
             Notice::Poll => None,
             Notice::Upcall => {
@@ -132,7 +131,10 @@ impl Connection {
         });
         let mut state = connection.lock();
         // req: WSD-19 the receives are posted before the session says how many there are
-        state.start(&connection.socket)?;
+        let posted = state.start(&connection.socket)?;
+        if let Some(fewer) = negotiate::with_queue(config, posted)? {
+            state.session = begin(role, fewer)?;
+        }
         state.drain(&connection.socket, None);
         drop(state);
         Ok(connection)
@@ -201,6 +203,11 @@ impl Drop for Connection {
         let socket = &self.socket;
         self.state.get_mut().disconnect(socket);
     }
+}
+
+fn begin(role: Role, config: wsd_proto::Config) -> io::Result<Session> {
+    Session::new(role, config, wsd_proto::Instant::ZERO)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
 /// std's sockets refuse a time-out of zero, too.

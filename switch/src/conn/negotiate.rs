@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wsd_proto::{Config, HEADER_LEN, MAX_DESCRIPTOR, MIN_BUFFER, Role};
+use wsd_proto::{Config, HEADER_LEN, MAX_DESCRIPTOR, MIN_BUFFER, MIN_RECEIVES, Role};
 
 use super::Connection;
 use super::failure;
@@ -80,6 +80,31 @@ pub(super) fn config(
     })
 }
 
+/// What becomes of the session if the provider took only so many of its receives; `None` if it
+/// took all. With fewer than a session needs there is no connection, and ENOBUFS says so: for TCP
+/// it is too late, the peer has a SAN connection already.
+pub(super) fn with_queue(config: Config, posted: usize) -> io::Result<Option<Config>> {
+    let posted = u32::try_from(posted).unwrap_or(u32::MAX);
+    if posted >= config.receive_buffers {
+        return Ok(None);
+    }
+    if posted < MIN_RECEIVES {
+        tracing::warn!(
+            posted,
+            needed = MIN_RECEIVES,
+            "the provider takes too few receives for a session"
+        );
+        return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+    }
+    tracing::debug!(posted, "the provider takes fewer receives than were wanted");
+    Ok(Some(Config {
+        receive_buffers: posted,
+        // A short queue for receives is hardly a long one for sends.
+        send_buffers: posted.min(config.send_buffers),
+        ..config
+    }))
+}
+
 impl Connection {
     /// Negotiates as the connecting side. On error the socket has been closed.
     pub(crate) fn connect(
@@ -122,6 +147,27 @@ impl Connection {
         match Connection::new(socket, options, Role::Acceptor, time_out) {
             Ok(connection) => super::service::negotiate(connection, time_out, done),
             Err(error) => done(Err(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_as_many_receives_as_the_provider_took_or_says_that_they_are_too_few() {
+        let wanted = || Config {
+            receive_buffers: 16,
+            send_buffers: 16,
+            ..Config::default()
+        };
+        assert!(with_queue(wanted(), 16).unwrap().is_none());
+        let fewer = with_queue(wanted(), 6).unwrap().unwrap();
+        assert_eq!((fewer.receive_buffers, fewer.send_buffers), (6, 6));
+        for posted in 0..MIN_RECEIVES {
+            let error = with_queue(wanted(), posted as usize).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
         }
     }
 }

@@ -15,7 +15,7 @@ enum Receive {
     Posted,
     /// Filled already when it was posted.
     Filled(usize),
-    /// Not posted: the connection has ended.
+    /// Not posted: the connection has ended, or the provider takes no more at a time.
     Idle,
 }
 
@@ -34,6 +34,8 @@ pub(super) struct Pool {
     held: Vec<Held>,
     notice: Notice,
     receives: Vec<(ControlBuffer, Receive)>,
+    /// How many of them are in use, from the first: as many as the provider takes.
+    in_use: usize,
     /// The oldest receive.
     head: usize,
     sends: Vec<ControlBuffer>,
@@ -56,6 +58,7 @@ impl Pool {
                 .into_iter()
                 .map(|buffer| (buffer, Receive::Idle))
                 .collect(),
+            in_use: 0,
             head: 0,
             free: (0..sends.len()).rev().collect(),
             sending: Vec::with_capacity(sends.len()),
@@ -64,15 +67,21 @@ impl Pool {
         })
     }
 
-    /// Registers both halves and posts the receives.
+    /// Registers both halves and posts the receives. Returns how many: fewer than there are
+    /// buffers if the provider's queue is shorter.
     // req: SEED-01 SEED-02 WSD-19
-    pub(super) fn start(&mut self, socket: &SanSocket) -> Result<(), WsaError> {
+    pub(super) fn start(&mut self, socket: &SanSocket) -> Result<usize, WsaError> {
         self.held.push(self.half.register(socket, Half::Receives)?);
         self.held.push(self.half.register(socket, Half::Sends)?);
         for (buffer, state) in &mut self.receives {
-            *state = post(buffer, socket, self.notice)?;
+            match post(buffer, socket, self.notice) {
+                Ok(posted) => *state = posted,
+                Err(WsaError(wsdirect::abi::WSAEWOULDBLOCK)) => break,
+                Err(error) => return Err(error),
+            }
+            self.in_use += 1;
         }
-        Ok(())
+        Ok(self.in_use)
     }
 
     /// Looks whether the oldest receive has a message. This is what makes the provider progress.
@@ -114,7 +123,7 @@ impl Pool {
     /// Posts the oldest receive again, as the newest. req: SEED-03 WSD-19
     #[inline]
     pub(super) fn repost(&mut self, socket: &SanSocket) {
-        let count = self.receives.len();
+        let count = self.in_use;
         if let Some((buffer, state)) = self.receives.get_mut(self.head) {
             *state = match post(buffer, socket, self.notice) {
                 Ok(state) => state,

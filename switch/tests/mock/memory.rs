@@ -158,7 +158,11 @@ impl State {
         let gone = !socket
             .peer
             .is_some_and(|peer| self.sockets.contains_key(&peer));
+        let depth = self.config.receive_depth;
         let socket = self.sockets.get_mut(&number).unwrap();
+        if socket.receives.len() >= depth {
+            return Err(abi::WSAEWOULDBLOCK);
+        }
         if gone && socket.inbox.is_empty() {
             return Err(abi::WSAECONNRESET);
         }

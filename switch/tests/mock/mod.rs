@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) max_rdma: Option<u32>,
     pub(crate) threshold: Option<u32>,
     pub(crate) descriptor_len: usize,
+    /// Receives that one socket takes; WSAEWOULDBLOCK beyond.
+    pub(crate) receive_depth: usize,
     /// Functions that fail, with their codes; by name without "WSP".
     pub(crate) failing: BTreeMap<&'static str, i32>,
     /// What FD_CONNECT tells: 0 connects, `None` never answers.
@@ -56,6 +58,7 @@ impl Default for Config {
             max_rdma: Some(1 << 30),
             threshold: Some(16 * 1024),
             descriptor_len: 32,
+            receive_depth: usize::MAX,
             failing: BTreeMap::new(),
             connect_outcome: Some(0),
             missing: Vec::new(),
@@ -155,6 +158,7 @@ pub(crate) static STATE: Mutex<State> = Mutex::new(State {
         max_rdma: None,
         threshold: None,
         descriptor_len: 32,
+        receive_depth: usize::MAX,
         failing: BTreeMap::new(),
         connect_outcome: Some(0),
         missing: Vec::new(),
