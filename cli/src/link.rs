@@ -94,9 +94,24 @@ pub(crate) fn peer_of(link: &Link) -> Result<SocketAddr, Failure> {
         .map_err(|error| Failure::caused("cannot tell the peer's address", error))
 }
 
+/// Waits for a connection.
 pub(crate) fn accept(listener: &Listener) -> Result<Link, Failure> {
-    match listener.accept() {
-        Ok((link, _)) => Ok(link),
+    let accepted = listener
+        .set_nonblocking(false)
+        .and_then(|()| listener.accept());
+    accepted
+        .map(|(link, _)| link)
+        .map_err(|error| Failure::caused("cannot accept a connection", error))
+}
+
+/// The next connection, if one is there.
+pub(crate) fn try_accept(listener: &Listener) -> Result<Option<Link>, Failure> {
+    let accepted = listener
+        .set_nonblocking(true)
+        .and_then(|()| listener.accept());
+    match accepted {
+        Ok((link, _)) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(Failure::caused("cannot accept a connection", error)),
     }
 }

@@ -11,7 +11,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -92,6 +92,38 @@ fn sending_to_where_nobody_listens_says_so() {
         let stderr = expect_code(&Running::start(send).finish(), 1);
         assert!(stderr.contains("nobody listens there"), "{mode}: {stderr}");
     }
+}
+
+#[test]
+fn a_receiver_that_leaves_before_the_transfer_has_taken_another_or_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut send = wsdirect(["send", "-", &address, "--mode", "tcp"]);
+    send.stdin(Stdio::null());
+    let sender = Running::start(send);
+    // What the closing of a listener does to connections that wait to be accepted.
+    drop(listener.accept().unwrap());
+    let stderr = expect_code(&sender.finish(), 1);
+    assert!(stderr.contains("took another sender"), "{stderr}");
+    assert!(!stderr.contains("in the middle"), "{stderr}");
+}
+
+#[test]
+fn a_connection_that_says_nothing_does_not_hold_up_the_sender() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::write(&from, b"all of it").unwrap();
+    let receiver = Receiver::start(&to, &["--mode", "tcp"]);
+    let silent = TcpStream::connect(&receiver.address).unwrap();
+    let mut send = wsdirect(["send"]);
+    send.arg(&from)
+        .args([receiver.address.as_str(), "--mode", "tcp"]);
+    expect_code(&Running::start(send).finish(), 0);
+    // It would have been turned away, had anybody waited for it to the end.
+    let stderr = expect_code(&receiver.process.finish(), 0);
+    assert!(!stderr.contains("turned away"), "{stderr}");
+    assert_eq!(fs::read(&to).unwrap(), b"all of it");
+    drop(silent);
 }
 
 #[test]

@@ -38,13 +38,21 @@ fn write_all(mut link: &Link, bytes: &[u8], peer: &str) -> Result<(), Failure> {
     link.write_all(bytes).map_err(|error| gone(peer, error))
 }
 
+/// The peer has hung up, in whichever way.
+fn is_parting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// The connection failed while both ends were needed.
 fn gone(peer: &str, error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe => {
+        _ if is_parting(&error) => {
             Failure::new(format!("{peer} has gone in the middle of the transfer"))
                 .advise("it ended or was killed; start both ends again")
         }

@@ -1,6 +1,7 @@
 //! `wsdirect recv`: waits for one sender, stores what it sends, and compares sums.
 
 use std::io::{Read, Write};
+use std::sync::mpsc::{self, SendError, Sender};
 use std::time::{Duration, Instant};
 
 use super::frame::{END_LEN, GREETING_LEN, Greeting, HEADER_LEN, Header, Sum, Verdict};
@@ -14,8 +15,13 @@ use crate::output;
 use crate::progress::Progress;
 
 const PEER: &str = "the sender";
-/// How long a connection may take to greet; meanwhile others wait.
+/// How long a connection may take to greet.
 const GREETING_TIME: Duration = Duration::from_secs(10);
+/// Connections that may be about to greet at a time; more wait to be accepted.
+const MOST_GREETING: usize = 64;
+/// How often to look for another connection while one is about to greet.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const TAKEN: &str = "another sender came first";
 /// How long a receiver that has failed lets the sender notice before it hangs up.
 const PARTING_TIME: Duration = Duration::from_secs(10);
 
@@ -26,7 +32,7 @@ pub(crate) fn recv(args: &args::Recv) -> Result<(), Failure> {
     let sink = Sink::create(&args.output)?;
     let listener = link::listen(&args.at, args.mode, link::Use::Files)?;
     output::note(&format!("listening on {}", link::address_of(&listener)?));
-    let (link, size, name) = first_sender(&listener)?;
+    let Greeted { link, size, name } = first_sender(&listener)?;
     drop(listener);
 
     let mut progress = None;
@@ -53,20 +59,72 @@ pub(crate) fn recv(args: &args::Recv) -> Result<(), Failure> {
     }
 }
 
-/// Waits for a connection that greets as a sender does; others are turned away.
-fn first_sender(listener: &link::Listener) -> Result<(Link, Option<u64>, String), Failure> {
+/// A connection that has greeted as a sender does.
+struct Greeted {
+    link: Link,
+    size: Option<u64>,
+    name: String,
+}
+
+/// Waits for the first connection that greets as a sender does; others are turned away. Each is
+/// waited for in a thread of its own, so that one that says nothing holds nobody up.
+fn first_sender(listener: &link::Listener) -> Result<Greeted, Failure> {
+    let (tell, told) = mpsc::channel();
+    let mut greeting = 0;
     loop {
-        let link = link::accept(listener)?;
-        match greet(&link) {
-            Ok((size, name)) => return Ok((link, size, name)),
-            Err(failure) => {
-                output::note(&format!("turned away a connection: {}", failure.headline()));
-                let why = Verdict::Failed(failure.headline());
-                // Whoever it was, it is not our sender.
-                write_all(&link, &why.encode(), PEER).ok();
+        let link = match greeting {
+            0 => Some(link::accept(listener)?),
+            1..MOST_GREETING => link::try_accept(listener)?,
+            _ => None,
+        };
+        let patience = match link {
+            Some(link) => {
+                let tell = tell.clone();
+                std::thread::Builder::new()
+                    .name("greeting".to_owned())
+                    .spawn(move || meet(link, &tell))
+                    .map_err(|error| Failure::caused("cannot start a thread", error))?;
+                greeting += 1;
+                Duration::ZERO
             }
+            None => LOOK_AGAIN,
+        };
+        match told.recv_timeout(patience) {
+            Ok(Ok(greeted)) => {
+                for late in told.try_iter().filter_map(Result::ok) {
+                    turn_away(&late.link, TAKEN);
+                }
+                return Ok(greeted);
+            }
+            Ok(Err(why)) => {
+                greeting -= 1;
+                output::note(&format!("turned away a connection: {why}"));
+            }
+            Err(_) => {}
         }
     }
+}
+
+/// Hears a connection's greeting, and tells of it or turns it away.
+fn meet(link: Link, tell: &Sender<Result<Greeted, String>>) {
+    match greet(&link) {
+        Ok((size, name)) => {
+            if let Err(SendError(Ok(late))) = tell.send(Ok(Greeted { link, size, name })) {
+                turn_away(&late.link, TAKEN);
+            }
+        }
+        Err(failure) => {
+            let why = failure.headline();
+            // Told first: whoever it was may not even take its refusal.
+            tell.send(Err(why.clone())).ok();
+            turn_away(&link, &why);
+        }
+    }
+}
+
+/// Whoever it is, it is not our sender, and need not hear why.
+fn turn_away(link: &Link, why: &str) {
+    write_all(link, &Verdict::Failed(why.to_owned()).encode(), PEER).ok();
 }
 
 fn greet(link: &Link) -> Result<(Option<u64>, String), Failure> {

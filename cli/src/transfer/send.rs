@@ -1,13 +1,13 @@
 //! `wsdirect send`: reads, moves, and compares sums with the receiver.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use super::frame::{Greeting, Header, Sum, Verdict};
 use super::report::Report;
 use super::source::{Piece, ReadAhead, Source};
-use super::{ANSWER_TIME, gone, read_verdict, write_all};
+use super::{ANSWER_TIME, gone, is_parting, read_verdict, write_all};
 use crate::args;
 use crate::failure::Failure;
 use crate::link::{self, Link};
@@ -35,8 +35,7 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
         size: source.size,
         name: name.clone(),
     };
-    write_all(&link, &greeting.encode(), PEER)?;
-    match read_verdict(&link, PEER)? {
+    match greet(&link, &greeting)? {
         Verdict::Go => {}
         Verdict::Failed(why) => return Err(refused(&why)),
         Verdict::Stored(_) => return Err(out_of_turn()),
@@ -66,6 +65,24 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
             .advise("send again; if it happens again, check the memory and disks of both ends"));
     }
     Ok(())
+}
+
+/// Greets, and waits to be told to go.
+fn greet(mut link: &Link, greeting: &Greeting) -> Result<Verdict, Failure> {
+    // One that turns us away may have hung up already, and its reason is here all the same.
+    match link.write_all(&greeting.encode()) {
+        Err(error) if !is_parting(&error) => return Err(gone(PEER, error)),
+        _ => {}
+    }
+    let mut first = [0; 1];
+    match link.read_exact(&mut first) {
+        Err(error) if is_parting(&error) => Err(Failure::new(
+            "the receiver took another sender or has ended",
+        )
+        .advise("each wsdirect recv takes one sender; start it again, then send again")),
+        Err(error) => Err(gone(PEER, error)),
+        Ok(()) => super::read_rest_of_verdict(link, first, PEER),
+    }
 }
 
 /// Why the sender stopped before the end.
