@@ -10,6 +10,7 @@ use crate::args;
 use crate::devices::{self, Devices};
 use crate::failure::Failure;
 use crate::output;
+use crate::warnings;
 
 /// Prints what there is.
 pub(crate) fn info(args: &args::Info) -> Result<(), Failure> {
@@ -24,12 +25,19 @@ pub(crate) fn info(args: &args::Info) -> Result<(), Failure> {
     output::report(&report, args.json, false)
 }
 
-/// The variables of the environment that change something, as they are set.
+/// The variables of the environment that change something, as they are set; with a remark at those
+/// that were not understood, which the providers and the switch have told by now.
 fn settings() -> Vec<String> {
     let mut set: Vec<String> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with("WSD_"))
-        .map(|(name, value)| format!("{name}={}", value.to_string_lossy()))
+        .map(|(name, value)| {
+            let remark = match warnings::is_ignored(&name) {
+                true => " (not understood; the default is used)",
+                false => "",
+            };
+            format!("{name}={}{remark}", value.to_string_lossy())
+        })
         .collect();
     set.sort();
     set

@@ -15,6 +15,7 @@ mod progress;
 mod sys;
 mod transfer;
 mod units;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ use failure::Failure;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    warnings::show();
     match run(&args.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -86,3 +86,33 @@ fn the_text_for_people_names_provider_limits_and_devices() {
         assert!(shown.contains(part), "no {part:?} in: {shown}");
     }
 }
+
+#[test]
+fn a_value_that_is_not_understood_is_reported_and_not_shown_as_in_force() {
+    let mut command = wsdirect(["info", "--json"]);
+    command.envs([
+        ("WSD_SPIN_US", "banana"),
+        ("WSD_QUEUE_DEPTH", "1"),
+        ("WSD_CONTROL_BUFFERS", "1"),
+        ("WSD_SWITCH", "of"),
+        ("WSD_RDMA_READ", "0"),
+    ]);
+    let output = Running::start(command).finish();
+    let stderr = expect_code(&output, 0);
+    let info: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shown = info["environment"].as_array().unwrap();
+    for wrong in ["SPIN_US", "QUEUE_DEPTH", "CONTROL_BUFFERS", "SWITCH"] {
+        let name = format!("WSD_{wrong}");
+        assert_eq!(stderr.matches(&name).count(), 1, "{name}: {stderr}");
+        let line = shown
+            .iter()
+            .find(|line| line.as_str().unwrap().starts_with(&name));
+        let line = line.unwrap().as_str().unwrap();
+        assert!(
+            line.ends_with("(not understood; the default is used)"),
+            "{line}"
+        );
+    }
+    assert!(shown.contains(&Value::from("WSD_RDMA_READ=0")), "{info}");
+    assert!(!stderr.contains("WSD_RDMA_READ"), "{stderr}");
+}

@@ -72,10 +72,10 @@ impl Config {
             ],
         );
         let rdma_read = choice(&value, "WSD_RDMA_READ", &[("1", true), ("0", false)]);
+        let spin =
+            number(&value, "WSD_SPIN_US", 0, LONGEST_SPIN_US).map_or(SPIN, Duration::from_micros);
         // On one CPU the peer cannot make progress while we spin.
-        let spin = number(&value, "WSD_SPIN_US", 0, LONGEST_SPIN_US)
-            .map(Duration::from_micros)
-            .unwrap_or(if cpus > 1 { SPIN } else { Duration::ZERO });
+        let spin = if cpus > 1 { spin } else { Duration::ZERO };
         let rdma_threshold = number(&value, "WSD_RDMA_THRESHOLD", 0, u64::from(u32::MAX))
             .and_then(|bytes| u32::try_from(bytes).ok());
         let ring_size = number(&value, "WSD_RING_SIZE", 1 << 12, 1 << 30)
@@ -163,10 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn one_cpu_does_not_spin_unless_asked_to() {
+    fn one_cpu_never_spins() {
         assert_eq!(with(&[], 1).spin, Duration::ZERO);
-        let asked = with(&[("WSD_SPIN_US", "7")], 1);
-        assert_eq!(asked.spin, Duration::from_micros(7));
+        let asked = |cpus| with(&[("WSD_SPIN_US", "7")], cpus).spin;
+        assert_eq!(asked(1), Duration::ZERO);
+        assert_eq!(asked(2), Duration::from_micros(7));
     }
 
     #[test]

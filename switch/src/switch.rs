@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::conn;
 use crate::load::{self, Unusable};
 use crate::provider::{Capabilities, Provider, Source};
 use crate::reason::Reason;
@@ -54,8 +55,17 @@ impl Switch {
     /// if `WSD_SWITCH=off`.
     #[must_use]
     pub fn from_environment() -> Switch {
-        if env::var_os("WSD_SWITCH").is_some_and(|value| value.eq_ignore_ascii_case("off")) {
-            return Switch::over(true, Vec::new());
+        // What cannot be understood is to be told now, not at the first connection.
+        conn::read_environment();
+        match env::var("WSD_SWITCH") {
+            Ok(value) if value.eq_ignore_ascii_case("off") => {
+                return Switch::over(true, Vec::new());
+            }
+            Ok(value) if !value.eq_ignore_ascii_case("on") => {
+                let name = "WSD_SWITCH";
+                tracing::warn!(name, value, "neither \"on\" nor \"off\"; the switch is on");
+            }
+            _ => {}
         }
         Switch::over(false, load::entries())
     }

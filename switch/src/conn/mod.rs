@@ -205,6 +205,11 @@ impl Drop for Connection {
     }
 }
 
+/// Reads what the environment says about connections, if nobody has yet.
+pub(crate) fn read_environment() {
+    tuning();
+}
+
 fn begin(role: Role, config: wsd_proto::Config) -> io::Result<Session> {
     Session::new(role, config, wsd_proto::Instant::ZERO)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
