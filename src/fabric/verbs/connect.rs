@@ -19,7 +19,7 @@ use crate::fabric::soft::{is_local, tcp_listens};
 const LOOK_UP_MS: i32 = 3000;
 /// How long the whole attempt may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The peer is to acknowledge within 4.096 µs times two to this power (268 ms); after eight times
+/// The peer is to acknowledge within 4.096 µs times two to this power (268 ms); after seven times
 /// without an answer the connection is over.
 pub(super) const ACK_TIMEOUT: u8 = 16;
 /// The code for 0.64 ms: how long the peer waits before it repeats a message for which no receive

@@ -8,7 +8,7 @@
 //! Locks: `objects`, `timed`, `events` and `deadline` are leaves; none is held while an object is
 //! told anything, and none together with another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,8 +58,8 @@ pub(super) struct Core {
     timer: OwnedFd,
     routes: Option<OwnedFd>,
     objects: Mutex<HashMap<u64, Object>>,
-    /// Endpoints that want to be told of the time.
-    timed: Mutex<HashSet<u64>>,
+    /// Endpoints that want to be told of the time, and when.
+    timed: Mutex<HashMap<u64, Instant>>,
     events: Mutex<Events>,
     deadline: Mutex<Option<Instant>>,
     next: AtomicU64,
@@ -245,7 +245,16 @@ impl Core {
 
     /// Tells an endpoint of the time, at `when` or before.
     pub(super) fn schedule(&self, number: u64, when: Instant) {
-        self.timed.lock().insert(number);
+        {
+            let mut timed = self.timed.lock();
+            let at = timed.entry(number).or_insert(when);
+            *at = when.min(*at);
+        }
+        self.set_timer(when);
+    }
+
+    /// Has the timer go off at `when` or before.
+    fn set_timer(&self, when: Instant) {
         let mut deadline = self.deadline.lock();
         if deadline.is_none_or(|earlier| when < earlier) {
             *deadline = Some(when);
@@ -360,8 +369,20 @@ impl Core {
         os::drain(self.timer.as_fd());
         *self.deadline.lock() = None;
         let now = Instant::now();
-        let timed = std::mem::take(&mut *self.timed.lock());
-        for number in timed {
+        let mut due = Vec::new();
+        let mut next = None::<Instant>;
+        self.timed.lock().retain(|&number, &mut when| {
+            if when <= now {
+                due.push(number);
+            } else {
+                next = Some(next.map_or(when, |next| next.min(when)));
+            }
+            when > now
+        });
+        if let Some(next) = next {
+            self.set_timer(next);
+        }
+        for number in due {
             if let Some(endpoint) = self.endpoint(number)
                 && let Some(again) = endpoint.tick(now)
             {

@@ -13,7 +13,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ use crate::fabric::{
 
 /// How long a device may take to flush before the queue pair is destroyed instead.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+/// How long nothing may move before the peer's device is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How often a dying endpoint is looked at.
 const FLUSH_STEP: Duration = Duration::from_millis(2);
 
@@ -71,6 +73,9 @@ pub(super) struct VerbsEndpoint {
     attempt: parking_lot::Mutex<Option<Attempt>>,
     pub(super) made: OnceLock<Made>,
     died: parking_lot::Mutex<Option<Instant>>,
+    /// Grows with every batch of completions, of which each one is a sign of life.
+    pub(super) moved: AtomicU32,
+    moved_before: AtomicU32,
     pub(super) collector: QuickMutex<Collector>,
     pub(super) sending: QuickMutex<Queue>,
     pub(super) receiving: QuickMutex<Queue>,
@@ -101,6 +106,8 @@ impl VerbsEndpoint {
             attempt: parking_lot::Mutex::new(attempt),
             made: OnceLock::new(),
             died: parking_lot::Mutex::new(None),
+            moved: AtomicU32::new(0),
+            moved_before: AtomicU32::new(0),
             collector: QuickMutex::default(),
             sending: QuickMutex::new(Queue::sends(settings.caps.send_depth, settings.reserved)),
             receiving: QuickMutex::new(Queue::receives(settings.caps.receive_depth)),
@@ -152,7 +159,10 @@ impl VerbsEndpoint {
             Ordering::SeqCst,
         );
         match opened {
-            Ok(_) => Ok(endpoint),
+            Ok(_) => {
+                core.schedule(number, Instant::now() + SILENCE);
+                Ok(endpoint)
+            }
             Err(_) => Err(ConnectError::TimedOut),
         }
     }
@@ -204,6 +214,7 @@ impl VerbsEndpoint {
             }
             Step::Connected => {
                 self.state.store(state::OPEN, Ordering::SeqCst);
+                self.core.schedule(self.number, Instant::now() + SILENCE);
                 Event::Connected {
                     endpoint: self.token,
                 }
@@ -257,7 +268,9 @@ impl VerbsEndpoint {
             self.advance(|_, _| Step::Failed(ConnectError::TimedOut));
             return None;
         }
-        let died = (*self.died.lock())?;
+        let Some(died) = *self.died.lock() else {
+            return self.look_for_life(now);
+        };
         self.collect_only();
         if self.is_flushed() {
             return None;
@@ -268,6 +281,21 @@ impl VerbsEndpoint {
             return None;
         }
         Some(now + FLUSH_STEP)
+    }
+
+    // ---- signs of life ----
+
+    /// Asks the peer's device for an answer, if nothing has moved for a while. The answer is awaited
+    /// like that to a message; without it the connection ends.
+    fn look_for_life(&self, now: Instant) -> Option<Instant> {
+        if self.state.load(Ordering::SeqCst) != state::OPEN {
+            return None;
+        }
+        let moved = self.moved.load(Ordering::Relaxed);
+        if self.moved_before.swap(moved, Ordering::Relaxed) == moved {
+            self.probe();
+        }
+        Some(now + SILENCE)
     }
 
     // ---- the end ----

@@ -18,8 +18,8 @@
 //! descriptor. So a key of one connection means nothing on another, and no socket can starve
 //! another or overrun a queue that they share; the price is one more descriptor for each socket.
 //!
-//! Nothing tells of a peer that has gone silently while nothing is under way: there is no
-//! keep-alive on this level, the session has its own.
+//! A peer that has gone silently is noticed also while nothing is under way: every few seconds of
+//! silence its device is asked to acknowledge a write of nothing.
 
 #[cfg(feature = "verbs")]
 mod connect;

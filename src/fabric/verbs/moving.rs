@@ -7,6 +7,8 @@
 //! Collecting is done by one thread at a time, under the lock of the collector, so that completions
 //! stay in order whoever takes them.
 
+use std::sync::atomic::Ordering;
+
 use super::endpoint::VerbsEndpoint;
 use super::errors;
 use super::memory::{Descriptor, Held, Sges};
@@ -203,6 +205,21 @@ impl VerbsEndpoint {
         }
     }
 
+    /// Has the peer's device answer: a write of nothing touches no memory and needs no key. What is
+    /// already under way asks as well.
+    pub(super) fn probe(&self) {
+        let mut queue = self.sending.lock();
+        if queue.closed || !queue.is_empty() {
+            return;
+        }
+        let work = Work::Write { remote: 0, key: 0 };
+        let number = queue.next();
+        queue.push(None, Kind::Write, 0, Held::new());
+        if let Err(error) = self.conn().post(number, work, How::SIGNALED, &[]) {
+            let _refused = self.take_back(queue.take_back(), &error);
+        }
+    }
+
     /// Why a queue takes nothing.
     fn why_not(&self) -> PostError {
         self.cause().map_or(PostError::Full, PostError::Ended)
@@ -284,6 +301,9 @@ impl VerbsEndpoint {
         loop {
             collector.scratch.clear();
             self.conn().poll(&mut collector.scratch);
+            if !collector.scratch.is_empty() {
+                self.moved.fetch_add(1, Ordering::Relaxed);
+            }
             for finished in &collector.scratch {
                 let known = self.cause().or(cause);
                 let ending = self.end(*finished, known, &mut collector.done);

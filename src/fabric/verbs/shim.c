@@ -437,7 +437,7 @@ static void parameters(struct rdma_conn_param *param, const void *data, uint8_t 
     param->responder_resources = reads_in;
     param->initiator_depth = reads_out;
     param->flow_control = 1;
-    param->retry_count = 7;
+    param->retry_count = 6; /* seven means "without end" to soft-RoCE */
     param->rnr_retry_count = 7; /* without end: a message for which no receive is posted waits */
 }
 
