@@ -138,3 +138,36 @@ impl Fabric for Both {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_both_is_one_that_each_keeps() {
+        let a = Caps {
+            max_message: 100,
+            max_rdma: 7,
+            rdma_threshold: 50,
+            rdma_read: true,
+            max_pieces: 64,
+            send_depth: 10,
+            receive_depth: 20,
+            descriptor_len: 32,
+        };
+        let b = Caps {
+            max_message: 90,
+            max_rdma: 8,
+            rdma_read: false,
+            max_pieces: 16,
+            send_depth: 11,
+            ..a.clone()
+        };
+        for caps in [common(&a, &b), common(&b, &a)] {
+            assert_eq!((caps.max_message, caps.max_rdma), (90, 7));
+            assert_eq!((caps.max_pieces, caps.send_depth), (16, 10));
+            assert!(!caps.rdma_read);
+            assert_eq!((caps.receive_depth, caps.descriptor_len), (20, 32));
+        }
+    }
+}
