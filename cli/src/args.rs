@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::sys;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; after a transfer: both ends have the same bytes
@@ -182,10 +184,22 @@ fn address(text: &str) -> Result<String, String> {
     if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
         return Err("put an IPv6 address in brackets, as in [::1]:7000".to_owned());
     }
-    match port.parse::<u16>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("'{port}' is not a port (0 to 65535)")),
+    if port.parse::<u16>().is_err() {
+        return Err(format!("'{port}' is not a port (0 to 65535)"));
     }
+    match host.trim_end_matches(']').split_once('%') {
+        Some((ip, scope)) => numbered(scope).map(|scope| format!("{ip}%{scope}]:{port}")),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// The scope of a link-local address as std reads it: by the interface's number.
+fn numbered(scope: &str) -> Result<u32, String> {
+    scope
+        .parse()
+        .ok()
+        .or_else(|| sys::interface_number(scope))
+        .ok_or_else(|| format!("this host has no network interface '{scope}'; see: wsdirect info"))
 }
 
 /// Most that one message of `perf` may hold.
@@ -231,6 +245,18 @@ mod tests {
         }
         for bad in ["127.0.0.1", ":7000", "::1:7000", "h:65536", "h:x", "h:"] {
             assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_scope_may_be_a_name_or_a_number() {
+        let index = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
+        let numbered = format!("[fe80::1%{}]:7000", index.trim());
+        assert_eq!(address("[fe80::1%lo]:7000").as_deref(), Ok(&*numbered));
+        assert_eq!(address(&numbered).as_deref(), Ok(&*numbered));
+        assert!(numbered.parse::<std::net::SocketAddr>().is_ok());
+        for bad in ["[fe80::1%nowhere]:7000", "[fe80::1%]:7000"] {
+            assert!(address(bad).unwrap_err().contains("no network interface"));
         }
     }
 

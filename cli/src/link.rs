@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 use wsd_switch::{SanListener, SanStream, SendPolicy, StreamOptions, Transport};
@@ -12,6 +13,9 @@ use crate::failure::Failure;
 
 pub(crate) type Link = SanStream;
 pub(crate) type Listener = SanListener;
+
+/// A silent peer is asked for a sign of life after this time, and given up after as much again.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// How a caller uses its connections.
 #[derive(Clone, Copy)]
@@ -33,7 +37,11 @@ fn options(mode: Mode, purpose: Use) -> StreamOptions {
         Use::Files => SendPolicy::ZeroCopy,
         Use::Measuring => SendPolicy::Auto,
     };
-    StreamOptions::new().mode(mode).send_policy(policy)
+    let options = StreamOptions::new().mode(mode).send_policy(policy);
+    match purpose {
+        Use::Files => options.keep_alive(Some(IDLE)),
+        Use::Measuring => options,
+    }
 }
 
 /// Connects. With a mode that only the SAN has, a connection over TCP is a failure.

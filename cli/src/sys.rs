@@ -1,8 +1,9 @@
 //! What the command asks of Linux beyond std; the only `unsafe` of this crate.
 //!
-//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, CPU time. Does not own: any decision. Invariant: every function here is safe to call with any
+//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, interface numbers, CPU time. Does not own: any decision. Invariant: every function here is safe to call with any
 //! argument.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -191,6 +192,16 @@ fn file_size_limit() -> io::Result<u64> {
     }
     // "No limit" is the largest number.
     Ok(limit.rlim_cur)
+}
+
+/// The number of a network interface of this name.
+pub(crate) fn interface_number(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a live string that ends in zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        number => Some(number),
+    }
 }
 
 /// What a process or thread has used so far.

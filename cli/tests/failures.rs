@@ -12,7 +12,8 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -166,6 +167,41 @@ fn an_output_that_cannot_be_written_fails_before_anybody_connects() {
         assert!(stderr.contains(words), "{}: {stderr}", output.display());
         assert!(!stderr.contains("listening"), "{stderr}");
     }
+}
+
+#[test]
+fn a_file_that_may_not_be_written_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kept");
+    fs::write(&file, "kept").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    // Its folder is anybody's, so that it could be replaced.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut recv = wsdirect(["recv", "127.0.0.1:0", "--mode", "tcp", "-o"]);
+    if fs::metadata(&file).unwrap().uid() == 0 {
+        // Root may write to everything: somebody else, then, who must get at the program.
+        let program = folder.path().join("program");
+        let built = Path::new(env!("CARGO_BIN_EXE_wsdirect"));
+        fs::hard_link(built, &program)
+            .or_else(|_| fs::copy(built, &program).map(drop))
+            .unwrap();
+        let args: Vec<_> = recv.get_args().map(ToOwned::to_owned).collect();
+        recv = Command::new(&program);
+        recv.args(args).uid(65_534).gid(65_534);
+        recv.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+    recv.arg(&file);
+    let stderr = expect_code(&Running::start(recv).finish(), 1);
+    assert!(stderr.contains("Permission denied"), "{stderr}");
+    assert!(!stderr.contains("listening"), "{stderr}");
+    assert_eq!(fs::read(&file).unwrap(), b"kept");
+    assert!(
+        names(folder.path())
+            .iter()
+            .all(|name| !name.ends_with(".part"))
+    );
 }
 
 #[test]

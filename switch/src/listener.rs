@@ -50,6 +50,7 @@ pub struct SanListener {
     providers: Vec<(String, Option<Reason>)>,
     /// What connections over TCP are told.
     reason: Reason,
+    options: StreamOptions,
 }
 
 impl SanListener {
@@ -131,6 +132,7 @@ impl SanListener {
             is_tcps_turn: AtomicBool::new(false),
             providers,
             reason: reason.unwrap_or(Reason::PeerChoseTcp),
+            options: options.clone(),
         })
     }
 
@@ -163,7 +165,7 @@ impl SanListener {
         loop {
             return match self.tcp.accept() {
                 Ok((stream, peer)) => Ok(Some((
-                    SanStream::from_tcp(stream, self.reason.clone()),
+                    SanStream::from_tcp(stream, self.reason.clone(), &self.options),
                     peer,
                 ))),
                 Err(error) => match error.kind() {

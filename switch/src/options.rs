@@ -101,8 +101,10 @@ impl StreamOptions {
         self
     }
 
-    /// Idle time after which the peer is asked for a sign of life; `None` relies on the fabric,
-    /// which tells of a dead process by itself.
+    /// Idle time after which the peer is asked for a sign of life; without an answer the
+    /// connection ends after as much time again. Over TCP it is SO_KEEPALIVE, in whole seconds.
+    /// `None` relies on the fabric or the kernel, which tell of a dead process by themselves, but
+    /// not of a host that vanishes.
     #[must_use]
     pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
         self.keep_alive = idle;

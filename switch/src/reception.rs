@@ -45,7 +45,7 @@ pub(crate) struct Reception<T: Send + 'static> {
 }
 
 struct Shared<T> {
-    /// Both events are set and reset under this lock only; nothing else is done under it.
+    /// Both events are set and reset under this lock only, so that each says what the queue says.
     queue: Mutex<Queue<T>>,
     /// Signalled while a connection is ready.
     ready: Event,
@@ -203,8 +203,11 @@ impl<T: Send + 'static> Shared<T> {
         drop(refused);
     }
 
+    /// Takes note of the news; `true` if it is the end.
     fn is_closed(&self) -> bool {
-        self.queue.lock().is_closed
+        let queue = self.queue.lock();
+        self.news.reset();
+        queue.is_closed
     }
 }
 
@@ -243,7 +246,6 @@ fn serve<T: Send + 'static>(
         }
         let is_ready = |fd: &PollFd<'_>| waited.is_err() || fd.is_ready();
         let signalled: Vec<bool> = fds.iter().skip(1).map(is_ready).collect();
-        shared.news.reset();
         if shared.is_closed() {
             return;
         }

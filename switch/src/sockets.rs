@@ -64,7 +64,7 @@ impl Switch {
                     Some(companion.into()),
                 ))
             }
-            Opened::Tcp { stream, reason } => Ok(SanStream::from_tcp(stream, reason)),
+            Opened::Tcp { stream, reason } => Ok(SanStream::from_tcp(stream, reason, options)),
         }
     }
 

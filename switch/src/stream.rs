@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use crate::conn::{Connection, Stats};
 use crate::kernel::KernelStream;
+use crate::options::StreamOptions;
 use crate::reason::{Reason, Transport};
+use crate::sys;
 
 /// A connected stream, over the SAN where both ends can, otherwise over TCP.
 ///
@@ -69,7 +71,17 @@ impl SanStream {
         }
     }
 
-    pub(crate) fn from_tcp(stream: TcpStream, reason: Reason) -> SanStream {
+    pub(crate) fn from_tcp(
+        stream: TcpStream,
+        reason: Reason,
+        options: &StreamOptions,
+    ) -> SanStream {
+        if let Some(idle) = options.keep_alive
+            && let Err(error) = sys::keep_alive(stream.as_fd(), idle)
+        {
+            // A connection without it is better than none.
+            tracing::warn!(%error, "a TCP connection stays without keep-alive");
+        }
         let path = Path::Tcp(KernelStream::new(stream), reason);
         SanStream {
             inner: Arc::new(Inner {
@@ -437,6 +449,41 @@ impl AsFd for SanStream {
         match &self.inner.path {
             Path::San(connection) => connection.descriptor(),
             Path::Tcp(stream, _) => stream.descriptor(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::switch::Switch;
+
+    /// SO_KEEPALIVE, and its idle time, interval and number of questions.
+    fn keep_alive(stream: &SanStream) -> [i32; 4] {
+        let Path::Tcp(stream, _) = &stream.inner.path else {
+            unreachable!("there is no provider")
+        };
+        sys::keep_alive_values(stream.tcp().as_fd()).unwrap()
+    }
+
+    fn pair(options: &StreamOptions) -> [SanStream; 2] {
+        let switch = Switch::with_providers([]);
+        let listener = switch.bind_with("127.0.0.1:0", options).unwrap();
+        let to = listener.local_addr().unwrap();
+        let connector = switch.connect_with(to, options).unwrap();
+        [connector, listener.accept().unwrap().0]
+    }
+
+    #[test]
+    fn over_tcp_both_ends_ask_an_idle_peer_for_a_sign_of_life_if_that_is_wanted() {
+        for (asked, expected) in [(60_000, [1, 60, 20, 3]), (1, [1, 1, 1, 3])] {
+            let idle = Some(Duration::from_millis(asked));
+            for end in pair(&StreamOptions::new().keep_alive(idle)) {
+                assert_eq!(keep_alive(&end), expected);
+            }
+        }
+        for end in pair(&StreamOptions::new()) {
+            assert_eq!(keep_alive(&end)[0], 0);
         }
     }
 }

@@ -547,33 +547,76 @@ pub(crate) fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-fn set_option<T>(fd: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
-    let place = std::ptr::from_ref(value).cast();
-    // SAFETY: the value is live and as long as stated.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, place, len) })?;
+/// Has TCP ask an idle peer for a sign of life. As with a session over the SAN, a second interval
+/// without an answer is the end. What was sent and not acknowledged is the kernel's to give up.
+pub(crate) fn keep_alive(fd: BorrowedFd<'_>, idle: Duration) -> io::Result<()> {
+    /// Questions in the second interval.
+    const QUESTIONS: libc::c_int = 3;
+    /// The longest time Linux takes here, in seconds.
+    const LONGEST: u64 = 32_767;
+    let seconds = idle
+        .as_secs()
+        .saturating_add(u64::from(idle.subsec_nanos() > 0));
+    let seconds = libc::c_int::try_from(seconds.clamp(1, LONGEST)).unwrap_or(1);
+    for (level, name, value) in [
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds),
+        (
+            libc::IPPROTO_TCP,
+            libc::TCP_KEEPINTVL,
+            (seconds / QUESTIONS).max(1),
+        ),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, QUESTIONS),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+    ] {
+        set_option(fd, (level, name), &value)?;
+    }
     Ok(())
 }
 
-fn option<T>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
+/// What `keep_alive` has set: whether it is on, the idle time, the interval and how many questions.
+#[cfg(test)]
+pub(crate) fn keep_alive_values(fd: BorrowedFd<'_>) -> io::Result<[libc::c_int; 4]> {
+    let mut values = [0; 4];
+    let [on, idle, interval, questions] = &mut values;
+    option(fd, (libc::SOL_SOCKET, libc::SO_KEEPALIVE), on)?;
+    option(fd, (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), idle)?;
+    option(fd, (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), interval)?;
+    option(fd, (libc::IPPROTO_TCP, libc::TCP_KEEPCNT), questions)?;
+    Ok(values)
+}
+
+/// Level and name of an option.
+type OptionName = (libc::c_int, libc::c_int);
+
+fn set_option<T>(fd: BorrowedFd<'_>, (level, name): OptionName, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
+    let place = std::ptr::from_ref(value).cast();
+    // SAFETY: the value is live and as long as stated.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, place, len) })?;
+    Ok(())
+}
+
+fn option<T>(fd: BorrowedFd<'_>, (level, name): OptionName, value: &mut T) -> io::Result<()> {
     let mut len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
     let place = std::ptr::from_mut(value).cast();
-    // SAFETY: at most as much is stored as the value is long; both callers pass plain integers.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, place, &raw mut len)
-    })?;
+    // SAFETY: at most as much is stored as the value is long; the callers pass plain integers.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, place, &raw mut len) })?;
     Ok(())
 }
 
 /// SO_OOBINLINE.
 pub(crate) fn set_oob_inline(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    set_option(fd, libc::SO_OOBINLINE, &libc::c_int::from(on))
+    set_option(
+        fd,
+        (libc::SOL_SOCKET, libc::SO_OOBINLINE),
+        &libc::c_int::from(on),
+    )
 }
 
 /// SO_OOBINLINE.
 pub(crate) fn oob_inline(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut on: libc::c_int = 0;
-    option(fd, libc::SO_OOBINLINE, &mut on)?;
+    option(fd, (libc::SOL_SOCKET, libc::SO_OOBINLINE), &mut on)?;
     Ok(on != 0)
 }
 
@@ -586,7 +629,7 @@ pub(crate) fn set_linger(fd: BorrowedFd<'_>, time: Option<Duration>) -> io::Resu
         l_onoff: libc::c_int::from(time.is_some()),
         l_linger: libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX),
     };
-    set_option(fd, libc::SO_LINGER, &value)
+    set_option(fd, (libc::SOL_SOCKET, libc::SO_LINGER), &value)
 }
 
 /// SO_LINGER.
@@ -595,7 +638,7 @@ pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
         l_onoff: 0,
         l_linger: 0,
     };
-    option(fd, libc::SO_LINGER, &mut value)?;
+    option(fd, (libc::SOL_SOCKET, libc::SO_LINGER), &mut value)?;
     let seconds = u64::try_from(value.l_linger).unwrap_or(0);
     Ok((value.l_onoff != 0).then(|| Duration::from_secs(seconds)))
 }

@@ -80,6 +80,10 @@ impl Sink {
                 })
             }
             existing => {
+                // It will be replaced, which the folder's rights allow; its own may forbid it.
+                if existing.is_some() {
+                    may_write(path).map_err(|error| cannot_write(&shown, error))?;
+                }
                 // A link keeps pointing; what it points to is replaced.
                 let target = match existing {
                     Some(_) => fs::canonicalize(path).map_err(|e| cannot_write(&shown, e))?,
@@ -182,6 +186,14 @@ impl Drop for Sink {
         if self.target.is_some() {
             drop(abandon());
         }
+    }
+}
+
+/// Whether the user may write to a file. A program that runs (ETXTBSY) may be replaced all the same.
+fn may_write(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::ExecutableFileBusy => Err(error),
+        _ => Ok(()),
     }
 }
 
