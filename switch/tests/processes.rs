@@ -69,10 +69,16 @@ fn a_process_that_cannot_wait_any_longer_leaves_an_error_and_not_an_early_end() 
     // It gives up after some seconds, because nothing is read here.
     role.finish();
     let mut got = Vec::new();
-    let error = stream.read_to_end(&mut got).unwrap_err().kind();
-    let broken = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
-    assert!(broken.contains(&error), "{error}");
-    assert!(Tape::new(13).take(2_000_000).starts_with(&got));
+    let ended = stream.read_to_end(&mut got);
+    let whole = Tape::new(13).take(2_000_000);
+    assert!(whole.starts_with(&got));
+    // All of it may have been fetched ahead; then the end is a true one.
+    if let Err(error) = ended {
+        let broken = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
+        assert!(broken.contains(&error.kind()), "{error}");
+    } else {
+        assert_eq!(got.len(), whole.len(), "an early end");
+    }
 }
 
 /// What a peer is at when it is killed.
