@@ -61,6 +61,8 @@ void provider_stop(void);
 /* The protocol info of a TCP/IP provider, as the switch passes it. */
 void tcp_protocol_info(WSAPROTOCOL_INFOW *info);
 
+/* Skips the case, unless the fabric is the embedded SAN, which every host has and which has it all. */
+void absent(const char *what) __attribute__((noreturn));
 void require_rdma_read(void);
 /* Looks up one extension function; 0 and the pointer, or the error code. */
 int san_extension(SOCKET s, const GUID *guid, void **function);

@@ -26,7 +26,7 @@ static int fill_receives(SOCKET s, struct area *in)
             return i;
         }
     }
-    skip("takes more than %d receives", MOST);
+    absent("takes any number of receives");
 }
 
 static int fill_sends(SOCKET s, struct area *out)
@@ -42,7 +42,7 @@ static int fill_sends(SOCKET s, struct area *out)
             return i;
         }
     }
-    skip("takes more than %d sends", MOST);
+    absent("takes any number of sends");
 }
 
 int main(void)

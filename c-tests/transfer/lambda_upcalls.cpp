@@ -61,7 +61,7 @@ class Switch
         provider_load();
         const int code = san.startup(WSP_VERSION, &data, &tcp, &upcalls, &table_);
         if (code == WSASYSNOTREADY)
-            skip("the fabric is not there");
+            absent("the fabric is not there");
         CHECK_WSA(code, 0);
     }
 

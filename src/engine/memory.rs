@@ -46,6 +46,8 @@ struct Exposure {
     key: Key,
     descriptor: Arc<[u8]>,
     count: u64,
+    /// The fabric was asked to end it: the descriptor is worth nothing any more.
+    ending: bool,
 }
 
 #[derive(Debug, Default)]
@@ -271,7 +273,7 @@ impl Memory {
             tables
                 .exposures
                 .iter_mut()
-                .find(|known| known.region == region && known.access == access)
+                .find(|known| known.region == region && known.access == access && !known.ending)
                 .map(|known| {
                     known.count += 1;
                     Arc::clone(&known.descriptor)
@@ -294,6 +296,7 @@ impl Memory {
                     key,
                     descriptor: Arc::clone(&descriptor),
                     count: 1,
+                    ending: false,
                 });
             }
             faster
@@ -312,22 +315,26 @@ impl Memory {
         endpoint: &dyn Endpoint,
         descriptor: &[u8],
     ) -> Result<(), MemoryError> {
-        let mut tables = self.tables.write();
-        let place = tables
-            .exposures
-            .iter()
-            .position(|known| *known.descriptor == *descriptor)
-            .ok_or(MemoryError::Unknown)?;
-        let Some(known) = tables.exposures.get_mut(place) else {
-            return Err(MemoryError::Unknown);
+        let key = {
+            let mut tables = self.tables.write();
+            let known = tables
+                .exposures
+                .iter_mut()
+                .find(|known| *known.descriptor == *descriptor)
+                .ok_or(MemoryError::Unknown)?;
+            if known.count > 1 {
+                known.count -= 1;
+                return Ok(());
+            }
+            known.ending = true;
+            known.key
         };
-        if known.count > 1 {
-            known.count -= 1;
-            return Ok(());
-        }
-        endpoint.conceal(known.key)?;
-        tables.exposures.swap_remove(place);
-        drop(tables);
+        // Waits for a copy of the peer: not under the lock that look-ups take.
+        endpoint.conceal(key)?;
+        self.tables
+            .write()
+            .exposures
+            .retain(|known| known.key != key);
         Ok(())
     }
 

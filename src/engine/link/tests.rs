@@ -12,9 +12,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Link, Span, Surroundings};
-use crate::engine::error::{Ending, TransferError};
+use crate::engine::error::{Ending, MemoryError, TransferError};
 use crate::engine::handles::Handle;
-use crate::engine::memory::RegistrationId;
+use crate::engine::memory::{Memory, RegistrationId};
 use crate::engine::operation::Kind;
 use crate::engine::outlet::{
     End, EventObject, Outlet, Report, Switch, SwitchSocket, System, Ticket,
@@ -47,6 +47,8 @@ struct EndpointState {
     ending: Option<Ending>,
     /// Pending posts are not given back at the end.
     hoards: bool,
+    /// The peer is at exposed memory.
+    peer_copies: bool,
 }
 
 struct ScriptedEndpoint {
@@ -115,6 +117,9 @@ impl Endpoint for ScriptedEndpoint {
     }
 
     fn conceal(&self, _: Key) -> Result<(), DeregisterError> {
+        if self.state.lock().peer_copies {
+            return Err(DeregisterError::InUse);
+        }
         Ok(())
     }
 
@@ -711,4 +716,43 @@ fn operations_that_a_fabric_never_gives_back_end_with_the_socket_all_the_same() 
     bench.link.advance();
     assert_eq!(bench.switch.published().len(), 4);
     assert_eq!(bench.switch.reported.lock().len(), 1);
+}
+
+#[test]
+fn memory_that_was_being_concealed_is_exposed_anew() {
+    let endpoint = ScriptedEndpoint::new();
+    let memory = Memory::new();
+    let region = Region {
+        base: 4096,
+        len: 100,
+    };
+    let made = std::cell::Cell::new(0);
+    let expose = || {
+        memory.expose(
+            &*endpoint,
+            region,
+            Access::READ,
+            1,
+            &|_, _, _, descriptor| {
+                made.set(made.get() + 1);
+                descriptor.fill(made.get());
+                Ok(Key(made.get().into()))
+            },
+        )
+    };
+    let first = expose().unwrap();
+    endpoint.state.lock().peer_copies = true;
+    assert_eq!(memory.conceal(&*endpoint, &first), Err(MemoryError::InUse));
+    // The first is worth nothing from now on, though it is not gone.
+    let second = expose().unwrap();
+    assert_ne!(first, second);
+    endpoint.state.lock().peer_copies = false;
+    assert_eq!(memory.conceal(&*endpoint, &first), Ok(()));
+    assert_eq!(
+        memory.conceal(&*endpoint, &first),
+        Err(MemoryError::Unknown)
+    );
+    assert_eq!(expose().unwrap(), second);
+    assert_eq!(memory.conceal(&*endpoint, &second), Ok(()));
+    assert_eq!(memory.conceal(&*endpoint, &second), Ok(()));
 }

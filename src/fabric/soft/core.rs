@@ -258,12 +258,13 @@ impl Core {
         *self.deadline.lock() = None;
         let now = Instant::now();
         let objects = self.select(|object| match object {
-            Watched::Listening(_) | Watched::Process(_) => None,
+            Watched::Process(_) => None,
             other => Some(other.clone()),
         });
         for object in objects {
             let again = match object {
-                Watched::Listening(_) | Watched::Process(_) => None,
+                Watched::Process(_) => None,
+                Watched::Listening(listening) => listening.tick(self, now),
                 Watched::Newcomer(newcomer) => newcomer.tick(self, now),
                 Watched::Endpoint(endpoint) => {
                     endpoint.upgrade().and_then(|endpoint| endpoint.tick(now))

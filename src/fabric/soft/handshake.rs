@@ -29,6 +29,8 @@ const MOST_NEWCOMERS: usize = 4096;
 const BACKLOG: i32 = 4096;
 /// After how long a full listener is tried again.
 const RETRY: Duration = Duration::from_millis(5);
+/// How long nobody is taken in after descriptors have run out.
+const REST: Duration = Duration::from_millis(100);
 
 // ---- the listening side ------------------------------------------------------------------
 
@@ -40,6 +42,9 @@ pub(super) struct Listening {
     at: SocketAddr,
     socket: OwnedFd,
     closed: AtomicBool,
+    /// Not watched until the next tick.
+    resting: AtomicBool,
+    warned: AtomicBool,
 }
 
 /// What the engine holds of it.
@@ -70,6 +75,8 @@ pub(super) fn listen(
         at,
         socket,
         closed: AtomicBool::new(false),
+        resting: AtomicBool::new(false),
+        warned: AtomicBool::new(false),
     });
     core.watch(
         id,
@@ -100,6 +107,28 @@ impl Listening {
         !self.closed.load(Ordering::SeqCst)
     }
 
+    /// There are no descriptors or no memory for who has come. They stay with the kernel, which
+    /// would report them again at once and for ever: hence not watched for a moment.
+    fn rest(&self, core: &Core, error: &io::Error) {
+        if !self.resting.swap(true, Ordering::AcqRel) && !self.warned.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%error, "connections cannot be taken in now");
+        }
+        core.detach(self.socket.as_fd());
+        core.schedule(Instant::now() + REST);
+    }
+
+    /// When to look again, if at all.
+    pub(super) fn tick(&self, core: &Core, now: Instant) -> Option<Instant> {
+        if !self.resting.swap(false, Ordering::AcqRel) || !self.is_open() {
+            return None;
+        }
+        if core.attach(self.id, self.socket.as_fd()).is_ok() {
+            return None;
+        }
+        self.resting.store(true, Ordering::Release);
+        Some(now + REST)
+    }
+
     /// Takes in who has come.
     pub(super) fn ready(self: &Arc<Self>, core: &Core) {
         // A bounded number at a time; the rest is reported again.
@@ -107,11 +136,11 @@ impl Listening {
             let socket = match sys::accept(self.socket.as_fd()) {
                 Ok(socket) => socket,
                 Err(error) => {
-                    if !matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) {
-                        tracing::warn!(%error, "a connection could not be taken in");
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock
+                        | io::ErrorKind::Interrupted
+                        | io::ErrorKind::ConnectionAborted => {}
+                        _ => self.rest(core, &error),
                     }
                     return;
                 }
@@ -300,7 +329,7 @@ impl Request for SoftRequest {
         let event = sys::event().map_err(unable)?;
         let acceptor_nonce = sys::random_u64().map_err(unable)?;
         let connector_nonce = sys::random_u64().map_err(unable)?;
-        let Some(direct) = may_go_direct(&core, &self.who, &[self.pid]) else {
+        let Some(direct) = may_go_direct(&core, &self.who, self.pid) else {
             say(&socket, Message::Unable);
             return Err(ConnectError::NotServed);
         };
@@ -350,13 +379,10 @@ fn say(socket: &OwnedFd, message: Message) {
 
 /// The process whose memory this side may reach by itself, `Some(None)` if it may not, and `None`
 /// if it must and cannot.
-fn may_go_direct(core: &Core, peer: &Introduction, candidates: &[i32]) -> Option<Option<i32>> {
+fn may_go_direct(core: &Core, peer: &Introduction, pid: i32) -> Option<Option<i32>> {
     let wanted = core.options.rdma != Rdma::Pipelined && peer.permits_direct;
-    let found = candidates
-        .iter()
-        .copied()
-        .filter(|&pid| wanted && pid > 0)
-        .find(|&pid| region::holds_proof(pid, peer.proof_at, peer.proof));
+    let holds = wanted && pid > 0 && region::holds_proof(pid, peer.proof_at, peer.proof);
+    let found = holds.then_some(pid);
     if found.is_none() && core.options.rdma == Rdma::Direct {
         None
     } else {
@@ -551,14 +577,15 @@ impl Attempt {
             io::ErrorKind::InvalidData => ConnectError::NotServed,
             _ => ConnectError::NoResources,
         })?;
-        // The kernel names the process that began to listen; after a fork another one accepts.
+        // The kernel names the process that began to listen. After a fork another one accepts, whose
+        // word alone does not do: it could name this process, whose memory this process may reach.
         let kernel = self
             .socket
             .as_ref()
             .and_then(|socket| sys::peer(socket.as_fd()).ok());
         let said = i32::try_from(who.pid).unwrap_or(0);
         let kernel = kernel.map_or(0, |peer| peer.pid);
-        let direct = may_go_direct(core, who, &[kernel, said]).ok_or(ConnectError::NotServed)?;
+        let direct = may_go_direct(core, who, kernel).ok_or(ConnectError::NotServed)?;
         let process = PeerProcess {
             pid: direct.unwrap_or(said),
             direct: direct.is_some(),

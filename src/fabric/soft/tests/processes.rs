@@ -66,6 +66,9 @@ fn the_other_process() {
     if role == "listen and fork" {
         return listen_and_fork(options, at);
     }
+    if role == "listen without descriptors" {
+        return listen_without_descriptors(options, at);
+    }
     if role == "leave nothing" {
         return leave_nothing(&options);
     }
@@ -179,6 +182,84 @@ fn listen_and_fork(options: Options, at: SocketAddr) {
     }
     // SAFETY: plain number.
     unsafe { libc::_exit(0) };
+}
+
+/// Sleeps until the fabric has something to tell.
+#[allow(unsafe_code)]
+fn await_events(host: &Host) {
+    let mut query = libc::pollfd {
+        fd: std::os::fd::AsRawFd::as_raw_fd(&host.fabric.readiness()),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let limit = i32::try_from(PATIENCE.as_millis()).unwrap();
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut query, 1, limit) };
+}
+
+/// Cannot take in who comes, must not be kept busy by it, and takes them in afterwards.
+#[allow(unsafe_code)]
+fn listen_without_descriptors(options: Options, at: SocketAddr) {
+    let mut host = Host::new(options);
+    let token = Token(1);
+    let _listener = host.fabric.listen(token, at).unwrap();
+    let lowest = std::fs::File::open("/dev/null").unwrap();
+    let none_left = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&lowest)).unwrap();
+    drop(lowest);
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is written to.
+    assert_eq!(0, unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit)
+    });
+    let lowered = libc::rlimit {
+        rlim_cur: none_left,
+        ..limit
+    };
+    // SAFETY: `lowered` is read.
+    assert_eq!(0, unsafe {
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const lowered)
+    });
+    await_events(&host);
+    let mut woken = 0;
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end && woken < 1000 {
+        host.poll();
+        await_events(&host);
+        woken += 1;
+    }
+    assert!(woken < 200, "kept busy");
+    // SAFETY: `limit` is read.
+    assert_eq!(0, unsafe {
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+    });
+    drop(host.request(token));
+}
+
+#[test]
+fn a_listener_without_descriptors_rests_and_goes_on_when_there_are_some() {
+    let at = free_address("127.0.0.1");
+    let mut child = other("listen without descriptors", at, Rdma::Auto);
+    let mut host = Host::new(Options::default());
+    let from = SocketAddr::new(at.ip(), 41_000);
+    // Until the child listens nobody does; afterwards it answers late.
+    until("the end of the child", || {
+        let token = Token(number());
+        let _attempt = host.fabric.connect(token, from, at).unwrap();
+        let patience = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < patience {
+            let over = host
+                .has(|e| matches!(e, Event::ConnectFailed { endpoint, .. } if *endpoint == token));
+            if over || child.0.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.0.try_wait().unwrap().map(drop)
+    });
+    assert!(child.is_content());
 }
 
 /// Connects to itself again and again; nothing may be left.
