@@ -11,13 +11,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown};
+use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use support::Numbers;
 use support::role::{Role, connect, say};
 use support::usage::{open_descriptors, raise_limit, resident, shared_mappings, threads, until};
+use support::{Numbers, here};
 use wsd_switch::{SanListener, SanStream};
 
 const CONNECTIONS: usize = 1_000;
@@ -126,7 +126,7 @@ impl Start {
 #[test]
 fn a_thousand_connections_at_once_between_two_processes_leave_nothing() {
     raise_limit(DESCRIPTORS);
-    let listener = SanListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = SanListener::bind((here(), 0)).unwrap();
     let mut role = Role::start("role_crowd", listener.local_addr().unwrap(), &[]);
     let mut control = listener.accept().unwrap().0;
     let start = Start::look();

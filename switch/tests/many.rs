@@ -12,12 +12,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::usage::{open_descriptors, raise_limit, resident, threads, until};
-use support::{Numbers, is_ready};
+use support::{Numbers, here, is_ready};
 use wsd_switch::{SanListener, SanStream};
 
 const CONNECTIONS: usize = 1_000;
@@ -39,7 +38,7 @@ fn cpu_time() -> Duration {
 #[test]
 fn a_thousand_connections_work_cost_nothing_while_idle_and_leave_nothing() {
     raise_limit(DESCRIPTORS);
-    let listener = SanListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = SanListener::bind((here(), 0)).unwrap();
     let at = listener.local_addr().unwrap();
     // The first connection brings what stays for the life of the process.
     let first = SanStream::connect(at).unwrap();

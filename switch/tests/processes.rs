@@ -10,24 +10,26 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::role::{Role, WAYS, connect, peer, say};
-use support::{Numbers, Tape, read_tape, write_tape};
+use support::role::{Role, connect, peer, say, ways};
+use support::{Numbers, Tape, amount, here, read_tape, write_tape};
 use wsd_switch::SanListener;
 
-const TOTAL: usize = 60_000_000;
+fn total() -> usize {
+    amount(60_000_000)
+}
 
 #[test]
 fn bytes_cross_between_processes_in_every_way() {
     // req: SEED-17 one side's provider may read while the other's may not
-    for way in WAYS {
+    for way in ways() {
         let (role, stream) = peer("role_exchange", way);
         thread::scope(|scope| {
-            scope.spawn(|| write_tape(&stream, 11, TOTAL));
-            scope.spawn(|| read_tape(&stream, 12, TOTAL));
+            scope.spawn(|| write_tape(&stream, 11, total()));
+            scope.spawn(|| read_tape(&stream, 12, total()));
         });
         role.finish();
     }
@@ -38,15 +40,15 @@ fn bytes_cross_between_processes_in_every_way() {
 fn role_exchange() {
     let stream = connect();
     thread::scope(|scope| {
-        scope.spawn(|| write_tape(&stream, 12, TOTAL));
-        scope.spawn(|| read_tape(&stream, 11, TOTAL));
+        scope.spawn(|| write_tape(&stream, 12, total()));
+        scope.spawn(|| read_tape(&stream, 11, total()));
     });
     stream.close().unwrap();
 }
 
 #[test]
 fn a_process_that_ends_right_after_its_last_write_loses_nothing() {
-    for way in WAYS {
+    for way in ways() {
         let (role, mut stream) = peer("role_write_and_end", way);
         thread::sleep(Duration::from_millis(50));
         let mut got = Vec::new();
@@ -103,7 +105,7 @@ const PHASES: [&str; 4] = ["role_idle", "role_small", "role_large", "role_reads"
 
 #[test]
 fn a_peer_killed_at_any_time_is_a_reset() {
-    for way in WAYS {
+    for way in ways() {
         for phase in PHASES {
             let (mut role, stream) = peer(phase, way);
             let reader = stream.try_clone().unwrap();
@@ -180,7 +182,7 @@ fn role_reads() {
 
 #[test]
 fn a_server_survives_clients_that_vanish() {
-    let listener = SanListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = SanListener::bind((here(), 0)).unwrap();
     let at = listener.local_addr().unwrap();
     for _ in 0..3 {
         let mut role = Role::start("role_idle", at, &[]);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use support::{Numbers, PATIENCE, is_ready, pair, pair_with, read_tape, write_tape};
+use support::{Numbers, PATIENCE, amount, is_ready, pair, pair_with, read_tape, write_tape};
 use wsd_switch::{Mode, SanStream, SendPolicy, StreamOptions};
 
 const MODES: [Mode; 3] = [Mode::Read, Mode::Write, Mode::Tcp];
@@ -25,7 +25,7 @@ const SAN: [Mode; 2] = [Mode::Read, Mode::Write];
 fn bytes_arrive_as_sent_in_pieces_of_any_length_in_both_directions_at_once() {
     for mode in MODES {
         let (one, two) = pair(mode);
-        let total = 40_000_000;
+        let total = amount(40_000_000);
         thread::scope(|scope| {
             scope.spawn(|| write_tape(&one, 1, total));
             scope.spawn(|| write_tape(&two, 2, total));
@@ -254,7 +254,7 @@ fn time_outs_are_those_of_std() {
 #[test]
 fn one_loop_with_poll_serves_every_path() {
     for mode in MODES {
-        for total in [200, 20_000_000] {
+        for total in [200, amount(20_000_000)] {
             let (one, two) = pair(mode);
             one.set_nonblocking(true).unwrap();
             two.set_nonblocking(true).unwrap();
@@ -321,13 +321,14 @@ fn a_thread_that_polls_is_woken_for_what_another_thread_took_in() {
     assert!(!is_ready(&two, Duration::ZERO));
     // This thread's write has to wait and takes in what arrives meanwhile.
     let writer = two.try_clone().unwrap();
-    let writing = thread::spawn(move || (&writer).write_all(&Numbers::new(1).bytes(20_000_000)));
+    let writing =
+        thread::spawn(move || (&writer).write_all(&Numbers::new(1).bytes(amount(20_000_000))));
     (&one).write_all(b"for the poller").unwrap();
     assert!(is_ready(&two, PATIENCE));
     let mut room = [0; 14];
     (&two).read_exact(&mut room).unwrap();
     assert_eq!(&room, b"for the poller");
-    let mut sink = vec![0; 20_000_000];
+    let mut sink = vec![0; amount(20_000_000)];
     (&one).read_exact(&mut sink).unwrap();
     writing.join().unwrap().unwrap();
 }

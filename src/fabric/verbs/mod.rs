@@ -121,6 +121,7 @@ mod fabric {
     }
 
     /// The fabric, where there are RDMA devices.
+    // req: LATER-01
     pub(crate) fn open(options: Options) -> io::Result<Arc<dyn Fabric>> {
         Ok(Arc::new(VerbsFabric {
             core: Core::new(options)?,

@@ -77,6 +77,7 @@ fn ending(rig: &mut Rig, end: &mut End) -> Ending {
 #[test]
 #[ignore = "needs an RDMA device"]
 fn messages_arrive_whole_in_order_over_both_families() {
+    // req: LATER-01
     let v6 = std::env::var("WSD_VM_ADDRESS6").expect(NEEDS);
     for ip in [address(), v6] {
         let mut rig = Rig::over(Host::over(fabric()), &ip);

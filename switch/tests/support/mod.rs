@@ -6,7 +6,7 @@ pub(crate) mod role;
 pub(crate) mod usage;
 
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
@@ -16,9 +16,27 @@ use wsd_switch::{Mode, SanListener, SanStream, StreamOptions};
 /// For what should happen soon, on a machine that may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The local address that the tests use: `WSD_TEST_ADDRESS`, or the loopback. RDMA devices do not
+/// serve the loopback.
+pub(crate) fn here() -> IpAddr {
+    std::env::var("WSD_TEST_ADDRESS").map_or(Ipv4Addr::LOCALHOST.into(), |named| {
+        named.parse().expect("WSD_TEST_ADDRESS is an address")
+    })
+}
+
+/// An amount of data, or less where every byte is slow: divided by `WSD_TEST_DIVISOR`.
+pub(crate) fn amount(whole: usize) -> usize {
+    std::env::var("WSD_TEST_DIVISOR").map_or(whole, |divisor| {
+        whole
+            / divisor
+                .parse::<usize>()
+                .expect("WSD_TEST_DIVISOR is a number")
+    })
+}
+
 /// The connecting and the accepted end.
 pub(crate) fn pair_with(options: &StreamOptions) -> (SanStream, SanStream) {
-    let listener = SanListener::bind_with((Ipv4Addr::LOCALHOST, 0), options).unwrap();
+    let listener = SanListener::bind_with((here(), 0), options).unwrap();
     let at = listener.local_addr().unwrap();
     let options = options.clone();
     let connecting = thread::spawn(move || SanStream::connect_with(at, &options).unwrap());

@@ -1,10 +1,12 @@
 //! A second process: a copy of the test binary that runs one of its tests marked as a role.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use wsd_switch::{Mode, SanListener, SanStream, StreamOptions};
+
+use super::here;
 
 /// A role in a process of its own.
 pub(crate) struct Role {
@@ -98,19 +100,37 @@ pub(crate) fn peer_with(
     environment: &[(&str, &str)],
     options: &StreamOptions,
 ) -> (Role, SanStream) {
-    let listener = SanListener::bind_with((Ipv4Addr::LOCALHOST, 0), options).unwrap();
+    let listener = SanListener::bind_with((here(), 0), options).unwrap();
     let role = Role::start(role, listener.local_addr().unwrap(), environment);
     let stream = listener.accept().unwrap().0;
     assert!(stream.transport().is_san());
     (role, stream)
 }
 
-/// The ways two processes can be: able to read or not, on either side, with or without the
-/// kernel's help for remote memory.
-pub(crate) const WAYS: [&[(&str, &str)]; 5] = [
+/// What the other process has in its environment.
+pub(crate) type Way = &'static [(&'static str, &'static str)];
+
+const WAYS: [Way; 6] = [
     &[],
     &[("WSD_RDMA_READ", "0")],
+    &[("WSD_RDMA_READ", "1")],
     &[("WSD_TEST_MODE", "write")],
     &[("WSD_RDMA", "pipelined")],
     &[("WSD_RDMA", "pipelined"), ("WSD_RDMA_READ", "0")],
 ];
+
+/// Whether a way differs from the others: the kernel's help for remote memory is asked for by the
+/// embedded SAN only, and reading is as it is without being said.
+pub(crate) fn is_its_own(way: Way) -> bool {
+    let is = |name, value| std::env::var(name).is_ok_and(|set| set == value);
+    let plain = if is("WSD_RDMA_READ", "0") { "0" } else { "1" };
+    let embedded = !is("WSD_FABRIC", "verbs");
+    !way.contains(&("WSD_RDMA_READ", plain))
+        && (embedded || way.iter().all(|(name, _)| *name != "WSD_RDMA"))
+}
+
+/// The ways two processes can be: able to read or not, on either side, with or without the
+/// kernel's help for remote memory.
+pub(crate) fn ways() -> impl Iterator<Item = Way> {
+    WAYS.into_iter().filter(|way| is_its_own(way))
+}
