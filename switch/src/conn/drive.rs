@@ -57,6 +57,7 @@ pub(super) struct State {
     pub(super) direct: bool,
     clock: Clock,
     pub(super) waiters: Waiters,
+    pub(super) watch: Watch,
     /// Something has changed since the waiters were last told.
     pub(super) activity: bool,
     /// Counts what has happened, for those who want to know whether anything has.
@@ -78,6 +79,18 @@ pub(super) struct Limits {
     pub(super) outbox: usize,
     /// Bytes of copied large sends.
     pub(super) copies: usize,
+}
+
+/// Whether the service thread sleeps on the provider's descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Watch {
+    /// It does not: it looks by itself, or has nothing to look after.
+    #[default]
+    Off,
+    /// It does, and the provider is armed.
+    On,
+    /// It does, but another thread has armed since, and may have taken the wake-up.
+    Disturbed,
 }
 
 /// The end of what this side sends, in the order in which one takes the other's place.
@@ -152,6 +165,7 @@ impl State {
                 now,
             },
             waiters: Waiters::default(),
+            watch: Watch::default(),
             activity: false,
             happened: 0,
             settings: Settings::default(),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wsd_proto::ResetReason;
 
-use super::drive::State;
+use super::drive::{State, Watch};
 use super::negotiate::Done;
 use super::wait::Armed;
 use super::{Connection, failure};
@@ -225,6 +225,7 @@ impl Work {
             self.due = Some(now + BUSY);
             return true;
         };
+        state.watch = Watch::Off;
         let busy = state.happened != self.seen && !state.settings.closing;
         let mut turns = 0;
         while turns < TURN && state.poll(&connection.socket, None) {
@@ -266,6 +267,7 @@ impl Work {
             match connection.arm(&mut state) {
                 Armed::Descriptor(_) => {
                     self.armed = true;
+                    state.watch = Watch::On;
                     next
                 }
                 Armed::News => Some(now),

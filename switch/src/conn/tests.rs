@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use wsdirect::abi;
 
 use super::Connection;
+use super::drive::Watch;
 use crate::options::{Mode, SendPolicy, StreamOptions};
 use crate::provider::Provider;
 use crate::socket::SanSocket;
@@ -483,6 +484,27 @@ fn pair_with_a_full_outbox() -> (Arc<Connection>, Arc<Connection>, Vec<u8>) {
         assert!(state.outbox.unhanded() > most, "the test is void");
     }
     (one, two, sent)
+}
+
+#[test]
+fn a_thread_that_takes_a_wake_up_leaves_the_service_thread_another() {
+    let (one, _two, _sent) = pair_with_a_full_outbox();
+    // The outbox waits for credit, and only the service thread waits with it.
+    let end = Instant::now() + PATIENCE;
+    let mut state = loop {
+        let state = one.lock();
+        if state.watch == Watch::On {
+            break state;
+        }
+        drop(state);
+        assert!(Instant::now() < end, "not looked after");
+        thread::sleep(Duration::from_millis(1));
+    };
+    // What a thread does that is about to sleep, and then finds that it need not.
+    let _ = one.arm(&mut state);
+    assert_eq!(state.watch, Watch::Disturbed);
+    one.leave(state);
+    assert_ne!(one.lock().watch, Watch::Disturbed);
 }
 
 #[test]

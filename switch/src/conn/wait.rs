@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use super::Connection;
-use super::drive::State;
+use super::drive::{State, Watch};
 use super::tune::tuning;
 use crate::socket::{Arm, SanSocket};
 use crate::sys::{self, Event, PollFd};
@@ -348,6 +348,9 @@ impl Connection {
         if state.closed {
             return Armed::Closed;
         }
+        if state.watch == Watch::On {
+            state.watch = Watch::Disturbed;
+        }
         let Some(upcall) = &self.upcall else {
             return match self.socket.arm() {
                 Ok(Arm::Armed(descriptor)) => Armed::Descriptor(descriptor),
@@ -394,10 +397,23 @@ impl Connection {
         }
     }
 
+    /// A wake-up that was taken here between its signal and the service thread's look is lost to
+    /// that thread: who has armed leaves the provider armed, if anything is to go on without it.
+    #[inline]
+    fn restore_watch(&self, state: &mut State) {
+        while state.watch == Watch::Disturbed && state.waiters.is_empty() && state.needs_service() {
+            match self.arm(state) {
+                Armed::Descriptor(_) | Armed::Closed => state.watch = Watch::On,
+                Armed::News => while state.poll(&self.socket, None) {},
+            }
+        }
+    }
+
     /// The end of a call.
     #[inline]
     pub(super) fn leave(&self, mut state: MutexGuard<'_, State>) {
         state.reap(&self.socket);
+        self.restore_watch(&mut state);
         self.settle(&mut state, None);
         let wanted = state.needs_service() && !self.adopted.load(Ordering::Relaxed);
         drop(state);
