@@ -31,6 +31,8 @@ const UNSAFE: &[&str] = &[
     "src/fabric/verbs/endpoint.rs",
     "src/fabric/verbs/memory.rs",
     "src/fabric/verbs/sys.rs",
+    "switch/src/companion/data.rs",
+    "switch/src/companion/kernel.rs",
     "switch/src/lent.rs",
     "switch/src/memory.rs",
     "switch/src/memory/control.rs",

@@ -6,6 +6,7 @@
 //!
 //! * `sockets`, `stream`, `listener`: what applications use; `options`, `reason`: what they say and hear.
 //! * `connect`, `reception`: how connections come about; `tcp`, `kernel`: the path beside the SAN.
+//! * [`companion`]: the upgrade of a kernel connection whose program does not know us.
 //! * `conn`, `memory`: the session protocol (`wsd_proto`) driven over one connected socket.
 //! * `switch`, `load`, `provider`, `route`: which providers there are, and which of them serves.
 //! * `socket`, `table`, `lent`, `upcalls`: one provider's socket; the calls and upcalls made safe.
@@ -13,6 +14,8 @@
 #![deny(unsafe_code)]
 
 mod address;
+#[allow(dead_code, reason = "under construction")]
+pub mod companion;
 mod conn;
 mod connect;
 mod error;
