@@ -293,6 +293,14 @@ impl Pair {
                 }
                 host.pulled.push((pull, result));
             }
+            Action::CompanionOffered(info) => {
+                let now = self.now;
+                let host = self.host(side);
+                host.offered.push(info);
+                if let Some(accept) = host.knobs.answer_companion {
+                    host.session.answer_companion(now, accept);
+                }
+            }
             Action::Established => self.host(side).established += 1,
             Action::Disconnect => self.disconnect(side),
         }

@@ -111,6 +111,7 @@ impl Victim {
                 Action::Conceal { .. }
                 | Action::Deregister { .. }
                 | Action::PullComplete { .. }
+                | Action::CompanionOffered(_)
                 | Action::Established
                 | Action::Disconnect => {}
             }

@@ -423,6 +423,7 @@ fn offer() -> Offer {
         keep_alive_ms: 0,
         max_large: 4,
         session_id: [0; 16],
+        companion: None,
     }
 }
 

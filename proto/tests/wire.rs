@@ -33,6 +33,16 @@ fn offer() -> Offer {
         keep_alive_ms: 30_000,
         max_large: 4,
         session_id: *b"0123456789abcdef",
+        companion: None,
+    }
+}
+
+/// 192.0.2.1:40000 connected to 192.0.2.2:80.
+fn companion() -> CompanionInfo {
+    let mapped = |last| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last];
+    CompanionInfo {
+        local: (mapped(1), 40_000),
+        peer: (mapped(2), 80),
     }
 }
 
@@ -44,6 +54,11 @@ fn vectors() -> Vec<(&'static str, Message, u32, &'static str)> {
         .map(|&(name, credit, bytes)| {
             let message = match name {
                 "Negotiate" => Message::Negotiate(offer()),
+                "Negotiate, companion" => Message::Negotiate(Offer {
+                    suspend: true,
+                    companion: Some(companion()),
+                    ..offer()
+                }),
                 "Accepted" => Message::Accepted(Offer {
                     rdma_read: false,
                     ..offer()
@@ -99,6 +114,8 @@ fn vectors() -> Vec<(&'static str, Message, u32, &'static str)> {
                     receive: false,
                     finished: true,
                 },
+                "Suspend" => Message::Suspend { end: 1_001_000 },
+                "Suspended" => Message::Suspended { end: 77 },
                 "KeepAlive" => Message::KeepAlive { query: true },
                 "Reset" => Message::Reset {
                     reason: ResetReason::Aborted,
@@ -123,6 +140,17 @@ const VECTORS: &[(&str, u32, &str)] = &[
          00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
          00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
          00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
+         00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Negotiate, companion", 64, "\
+         01 00 00 00  80 00 00 00  00 00 00 00  00 00 00 00 \
+         40 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
+         57 53 44 53  45 53 53 01  01 01 0f 00  40 00 00 00 \
+         20 20 00 00  40 00 20 00  00 00 00 40  00 00 00 00 \
+         00 00 01 00  00 00 00 00  30 75 00 00  04 00 00 00 \
+         30 31 32 33  34 35 36 37  38 39 61 62  63 64 65 66 \
+         00 00 00 00  00 00 00 00  00 00 ff ff  c0 00 02 01 \
+         40 9c 00 00  00 00 00 00  00 00 00 00  ff ff c0 00 \
+         02 02 50 00  00 00 00 00  00 00 00 00  00 00 00 00 \
          00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
     ("Accepted", 65, "\
          02 00 00 00  80 00 00 00  00 00 00 00  00 00 00 00 \
@@ -173,6 +201,12 @@ const VECTORS: &[(&str, u32, &str)] = &[
     ("Shutdown, finished", 77, "\
          0c 01 04 00  00 00 00 00  00 00 00 00  00 00 00 00 \
          4d 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Suspend", 80, "\
+         0d 01 00 00  00 00 00 00  28 46 0f 00  00 00 00 00 \
+         50 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Suspended", 81, "\
+         0e 01 00 00  00 00 00 00  4d 00 00 00  00 00 00 00 \
+         51 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
     ("KeepAlive", 78, "\
          10 01 01 00  00 00 00 00  00 00 00 00  00 00 00 00 \
          4e 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
@@ -233,7 +267,7 @@ fn every_published_message_is_understood() {
         let head = received.len();
         received.resize(head + message.payload_len() as usize, 0x5a);
         let agreed = match name {
-            "Negotiate" | "Accepted" => None,
+            "Negotiate" | "Negotiate, companion" | "Accepted" => None,
             _ => Some(VERSION),
         };
         let parsed = parse(&received, agreed).unwrap();
@@ -283,6 +317,12 @@ fn the_document_publishes_the_same_bytes() {
         }
         write!(listing, "\n\n```text\n{}```\n", hex(&bytes(vector))).unwrap();
     }
+    write!(
+        listing,
+        "\n**Resume**, on the TCP connection\n\n```text\n{}```\n",
+        hex(&bytes(RESUME))
+    )
+    .unwrap();
     listing.push('\n');
     if std::env::var_os("WSD_BLESS").is_some() {
         std::fs::write(path, format!("{before}{begin}{listing}{end}{after}")).unwrap();
@@ -292,6 +332,60 @@ fn the_document_publishes_the_same_bytes() {
             "run with WSD_BLESS=1 and look at the difference"
         );
     }
+}
+
+// ---- what travels over the connection that is left
+
+/// The message behind the header of a lost session: its vector in the document.
+const RESUME: &str = "\
+    0f 01 00 00  10 00 00 00  28 46 0f 00  00 00 00 00 \
+    00 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
+    30 31 32 33  34 35 36 37  38 39 61 62  63 64 65 66";
+
+const RESUMED: Resume = Resume {
+    offset: 1_001_000,
+    session_id: *b"0123456789abcdef",
+};
+
+#[test]
+fn a_resume_is_written_and_read_as_published() {
+    assert_eq!(hex(&RESUMED.encode()), hex(&bytes(RESUME)));
+    assert_eq!(Resume::parse(&bytes(RESUME)), Ok(RESUMED));
+}
+
+#[test]
+fn a_resume_inside_a_session_is_refused() {
+    for agreed in [None, Some(VERSION)] {
+        assert_eq!(
+            parse(&RESUMED.encode(), agreed),
+            Err(ProtocolError::Unexpected)
+        );
+    }
+}
+
+#[test]
+fn what_breaks_a_resume_is_named() {
+    use ProtocolError::*;
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = RESUMED.encode();
+        bytes[at] = byte;
+        Resume::parse(&bytes)
+    };
+    assert_eq!(changed(0, 14), Err(Type(14)));
+    assert_eq!(changed(1, 0), Err(Version(0)));
+    assert_eq!(changed(2, 1), Err(Flags));
+    assert_eq!(changed(3, 1), Err(Descriptor));
+    assert_eq!(changed(4, 15), Err(Length));
+    for at in [16, 20, 24, 31] {
+        assert_eq!(changed(at, 1), Err(NonZero), "{at}");
+    }
+    assert!(changed(15, 1).is_ok() && changed(47, 1).is_ok());
+    let bytes = RESUMED.encode();
+    assert_eq!(Resume::parse(&bytes[..47]), Err(Length));
+    let mut long = bytes.to_vec();
+    long.push(0);
+    assert_eq!(Resume::parse(&long), Err(Length));
+    assert_eq!(Resume::parse(&[]), Err(Length));
 }
 
 // ---- what is not understood
@@ -304,7 +398,8 @@ fn parse_changed(name: &str, changes: &[(usize, u8)]) -> Result<Message, Protoco
     for &(at, byte) in changes {
         changed[at] = byte;
     }
-    let agreed = (!matches!(name, "Negotiate" | "Accepted")).then_some(VERSION);
+    let agreed =
+        (!matches!(name, "Negotiate" | "Negotiate, companion" | "Accepted")).then_some(VERSION);
     parse(&changed, agreed).map(|received| received.message)
 }
 
@@ -318,9 +413,11 @@ fn what_breaks_the_format_is_named() {
         ("Data", &[(0, 0)], Type(0)),
         ("Data", &[(0, 18)], Type(18)),
         ("Data", &[(0, 255)], Type(255)),
-        ("Credit", &[(0, 13)], Reserved(13)),
-        ("Credit", &[(0, 14)], Reserved(14)),
-        ("Credit", &[(0, 15)], Reserved(15)),
+        ("Credit", &[(0, 15)], Unexpected),
+        ("Suspend", &[(2, 1)], Flags),
+        ("Suspend", &[(20, 1)], NonZero),
+        ("Suspended", &[(24, 1)], NonZero),
+        ("Suspended", &[(4, 1)], Length),
         ("Data", &[(1, 0)], Version(0)),
         ("Data", &[(1, 2)], Version(2)),
         ("Reset", &[(1, 1)], Version(1)),
@@ -364,7 +461,13 @@ fn what_breaks_the_format_is_named() {
         ("Negotiate", &[(40, 0)], Version(0)),
         ("Negotiate", &[(40, 3)], Version(3)),
         ("Accepted", &[(41, 2)], Version(1)),
-        ("Negotiate", &[(42, 8)], NonZero),
+        ("Negotiate", &[(42, 16)], NonZero),
+        ("Negotiate", &[(42, 8)], Negotiation),
+        ("Negotiate, companion", &[(42, 3)], NonZero),
+        ("Negotiate, companion", &[(112, 0), (113, 0)], Negotiation),
+        ("Negotiate, companion", &[(130, 0), (131, 0)], Negotiation),
+        ("Negotiate, companion", &[(132, 1)], NonZero),
+        ("Negotiate, companion", &[(159, 1)], NonZero),
         ("Negotiate", &[(78, 1)], NonZero),
         ("Negotiate", &[(96, 1)], NonZero),
         ("Negotiate", &[(159, 1)], NonZero),
@@ -493,6 +596,8 @@ fn any_message() -> impl Strategy<Value = Message> {
                 receive,
                 finished
             }),
+        any::<u64>().prop_map(|end| Message::Suspend { end }),
+        any::<u64>().prop_map(|end| Message::Suspended { end }),
         any::<bool>().prop_map(|query| Message::KeepAlive { query }),
         any::<u16>().prop_map(|code| Message::Reset {
             reason: ResetReason::from_code(code)
@@ -510,6 +615,39 @@ proptest! {
         prop_assert_eq!(parsed.message, message);
         prop_assert_eq!(parsed.credit, credit);
         prop_assert_eq!(parsed.payload, head..wire.len());
+    }
+
+    #[test]
+    fn a_resume_is_parsed_as_encoded(offset in any::<u64>(), session_id in any::<[u8; 16]>()) {
+        let resume = Resume { offset, session_id };
+        prop_assert_eq!(Resume::parse(&resume.encode()), Ok(resume));
+    }
+
+    #[test]
+    fn any_bytes_are_one_resume_or_none(
+        at in 0..48_usize, byte in any::<u8>(), garbage in vec(any::<u8>(), 0..60),
+    ) {
+        let mut changed = RESUMED.encode();
+        changed[at] = byte;
+        for bytes in [&changed[..], &garbage[..]] {
+            if let Ok(resume) = Resume::parse(bytes) {
+                prop_assert_eq!(&resume.encode()[..], bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn an_offer_of_a_companion_is_parsed_as_encoded(
+        local in any::<([u8; 16], u16)>(), peer in any::<([u8; 16], u16)>(), answer in any::<bool>(),
+    ) {
+        let offer = Offer { companion: Some(CompanionInfo { local, peer }), ..offer() };
+        let message = if answer { Message::Accepted(offer) } else { Message::Negotiate(offer) };
+        let parsed = parse(&encoded(&message, 3), None).map(|received| received.message);
+        if local.1 == 0 || peer.1 == 0 {
+            prop_assert_eq!(parsed, Err(ProtocolError::Negotiation));
+        } else {
+            prop_assert_eq!(parsed, Ok(message));
+        }
     }
 
     /// Nothing panics, and what is accepted could not have been written in another way.

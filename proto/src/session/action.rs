@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::error::{Failure, PullFailure, SendFailure};
-use super::message::{Descriptor, Message, TransferId};
+use super::message::{CompanionInfo, Descriptor, Message, TransferId};
 use super::rdma::RdmaId;
 
 /// The driver's name for one send; unique among the unfinished ones.
@@ -132,6 +132,8 @@ pub enum Action {
         /// Bytes that are there and count as consumed.
         result: Result<u64, PullFailure>,
     },
+    /// The peer offers to carry the stream of this connection; answer with `answer_companion`.
+    CompanionOffered(CompanionInfo),
     /// The negotiation has succeeded.
     Established,
     /// Close the connection. What the provider flushes then is still to be reported.
@@ -267,6 +269,15 @@ pub enum Readable {
     Eof,
     /// There are none: the connection failed.
     Failed(Failure),
+}
+
+/// How a direction of the stream has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum End {
+    /// Nothing more comes.
+    Shutdown,
+    /// Nothing more comes on this connection; the stream goes on elsewhere.
+    Suspended,
 }
 
 /// What became of a send that was to be taken back.

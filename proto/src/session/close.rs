@@ -6,7 +6,7 @@
 //! connection down when it has that message and nothing left to do itself. Whatever is lost in
 //! between was not worth anything. A connection that goes otherwise has failed.
 
-use super::action::Action;
+use super::action::{Action, End};
 use super::config::Role;
 use super::error::{Failure, ProtocolError, ResetReason, SendError};
 use super::message::Message;
@@ -41,8 +41,38 @@ enum Timer {
 
 impl Session {
     /// No more sends; the peer reads everything that was accepted, and then the end.
+    ///
+    /// The stream ends once: after [`Session::suspend_send`] this changes nothing.
     pub fn shutdown_send(&mut self) {
-        self.send.shutdown();
+        self.send.end(End::Shutdown);
+    }
+
+    /// No more sends here: the peer reads everything that was accepted, and goes on elsewhere.
+    ///
+    /// When the peer says so first, this side is expected to follow. When both directions have ended,
+    /// one way or the other, the session ends gracefully.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Unsupported`] if a side cannot be suspended or that is not known yet, otherwise
+    /// why a send would be refused. Once suspended, it may be said again.
+    pub fn suspend_send(&mut self) -> Result<(), SendError> {
+        match self.send_open() {
+            Ok(()) if self.peer.is_some_and(|peer| peer.suspend) => {
+                self.send.end(End::Suspended);
+                Ok(())
+            }
+            Ok(()) => Err(SendError::Unsupported),
+            Err(SendError::Suspended) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How the peer has ended its stream, and at which position; known as soon as it is told, which
+    /// is before everything up to there was read.
+    #[must_use]
+    pub fn peer_end(&self) -> Option<(End, u64)> {
+        self.receive.end()
     }
 
     /// No more receiving: what is unread and what still comes is discarded, the peer's sends fail.
@@ -115,10 +145,10 @@ impl Session {
         finished: bool,
     ) -> Result<(), ProtocolError> {
         if let Some(end) = send {
-            self.receive.shutdown(end)?;
+            self.receive.ended(End::Shutdown, end)?;
         }
         // Only the acceptor says so, and only when both streams have ended.
-        let ended = self.send.end_is_told() && self.receive.end().is_some();
+        let ended = self.send.told_end().is_some() && self.receive.end().is_some();
         if finished && !(self.role == Role::Connector && ended) {
             return Err(ProtocolError::Unexpected);
         }
@@ -129,6 +159,17 @@ impl Session {
         Ok(())
     }
 
+    /// A Suspend, or as its answer a Suspended, arrived.
+    pub(super) fn peer_suspended(&mut self, end: u64, answer: bool) -> Result<(), ProtocolError> {
+        // Nobody does it who has not offered it, or answers what was not said.
+        let offered = self.config.suspend && self.peer.is_some_and(|peer| peer.suspend);
+        let said = self.send.told_end() == Some(End::Suspended);
+        if !offered || (answer && !said) {
+            return Err(ProtocolError::Unexpected);
+        }
+        self.receive.ended(End::Suspended, end)
+    }
+
     /// Both streams have ended, and both sides' transfers are over.
     fn both_over(&self) -> bool {
         self.send.is_over() && self.receive.is_over()
@@ -136,14 +177,21 @@ impl Session {
 
     /// The Shutdown that is due now.
     pub(super) fn poll_shutdown(&mut self) -> Option<Message> {
-        let send = self.send.end_due();
+        let mut send = None;
+        if let Some((how, end)) = self.send.end_due() {
+            self.send.end_told(how);
+            match (how, self.receive.end()) {
+                (End::Shutdown, _) => send = Some(end),
+                (End::Suspended, Some((End::Suspended, _))) => {
+                    return Some(Message::Suspended { end });
+                }
+                (End::Suspended, _) => return Some(Message::Suspend { end }),
+            }
+        }
         let receive = self.closing.receive_due;
         if send.is_some() || receive {
             self.closing.receive_due = false;
             self.closing.receive_told |= receive;
-            if send.is_some() {
-                self.send.end_told();
-            }
             return Some(Message::Shutdown {
                 send,
                 receive,

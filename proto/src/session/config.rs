@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::credit::MIN_RECEIVES;
 use super::error::ConfigError;
-use super::message::{HEADER, MAX_DESCRIPTOR};
+use super::message::{CompanionInfo, HEADER, MAX_DESCRIPTOR};
 
 /// Smallest receive buffer, and smallest longest message: every message without application data
 /// fits.
@@ -79,6 +79,14 @@ pub struct Config {
     pub close_timeout: Duration,
     /// Names the session; the connector's counts.
     pub session_id: [u8; 16],
+    /// The driver handles [`Suspend`](super::Message::Suspend): a direction that ends like that goes
+    /// on elsewhere.
+    pub suspend: bool,
+    /// Connector: the connection whose stream this session is to carry.
+    pub companion: Option<CompanionInfo>,
+    /// Acceptor: only an offer with a companion will do, and the driver decides about it
+    /// ([`Action::CompanionOffered`](super::Action::CompanionOffered)). Otherwise only one without.
+    pub companion_wanted: bool,
 }
 
 impl Default for Config {
@@ -106,6 +114,9 @@ impl Default for Config {
             negotiation_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             session_id: [0; 16],
+            suspend: false,
+            companion: None,
+            companion_wanted: false,
         }
     }
 }
@@ -152,7 +163,7 @@ pub struct Peer {
     pub rdma_read: bool,
     /// The peer takes urgent data.
     pub urgent: bool,
-    /// The peer can be suspended.
+    /// Both sides can be suspended.
     pub suspend: bool,
     /// Receive buffers the peer posted.
     pub receive_buffers: u32,

@@ -34,9 +34,11 @@ pub enum SendError {
     TooLong,
     /// This side has shut down sending.
     Shutdown,
+    /// This side has suspended sending.
+    Suspended,
     /// The peer does not receive any more.
     PeerClosed,
-    /// The peer does not take urgent data.
+    /// The peer does not take urgent data, or cannot be suspended.
     Unsupported,
     /// The connection has failed.
     Failed(Failure),
@@ -90,6 +92,8 @@ pub enum Failure {
     KeepAliveTimedOut,
     /// An RDMA operation failed.
     RdmaFailed,
+    /// The peer's offer speaks of a connection that is not here, or of none where one is needed.
+    NoSuchConnection,
 }
 
 /// What a Reset says.
@@ -107,6 +111,8 @@ pub enum ResetReason {
     NoResources,
     /// An RDMA operation failed.
     RdmaFailed,
+    /// There is no connection that the session could be the companion of.
+    NoSuchConnection,
     /// A reason this version does not know.
     Other(u16),
 }
@@ -122,6 +128,7 @@ impl ResetReason {
             Self::KeepAlive => 4,
             Self::NoResources => 5,
             Self::RdmaFailed => 6,
+            Self::NoSuchConnection => 7,
             Self::Other(code) => code,
         }
     }
@@ -136,6 +143,7 @@ impl ResetReason {
             4 => Self::KeepAlive,
             5 => Self::NoResources,
             6 => Self::RdmaFailed,
+            7 => Self::NoSuchConnection,
             other => Self::Other(other),
         }
     }
@@ -150,8 +158,6 @@ pub enum ProtocolError {
     Magic,
     /// A type nobody has defined.
     Type(u8),
-    /// A type reserved for later.
-    Reserved(u8),
     /// A version that was not agreed upon.
     Version(u8),
     /// A flag that is not defined for the type, or none where one is needed.
@@ -180,6 +186,8 @@ pub enum ProtocolError {
     Negotiation,
     /// The answer belongs to another session.
     SessionId,
+    /// The answer belongs to another connection.
+    Companion,
 }
 
 macro_rules! say {
@@ -213,13 +221,13 @@ say!(ResetReason {
     Self::KeepAlive => "no sign of life",
     Self::NoResources => "no resources",
     Self::RdmaFailed => "an RDMA operation failed",
+    Self::NoSuchConnection => "no such connection",
     Self::Other(_) => "unknown reason",
 });
 say!(ProtocolError {
     Self::Length => "the length of a message does not fit its fields",
     Self::Magic => "not a message of this protocol",
     Self::Type(_) => "unknown message type",
-    Self::Reserved(_) => "reserved message type",
     Self::Version(_) => "a version that was not agreed upon",
     Self::Flags => "invalid flags",
     Self::NonZero => "a field that must be zero is not",
@@ -234,6 +242,7 @@ say!(ProtocolError {
     Self::AfterShutdown => "data after the end of the stream",
     Self::Negotiation => "impossible values in the negotiation",
     Self::SessionId => "the answer belongs to another session",
+    Self::Companion => "the answer belongs to another connection",
 });
 
 impl fmt::Display for Failure {
@@ -247,6 +256,7 @@ impl fmt::Display for Failure {
             Self::NegotiationTimedOut => f.write_str("the negotiation timed out"),
             Self::KeepAliveTimedOut => f.write_str("the peer gave no sign of life"),
             Self::RdmaFailed => f.write_str("an RDMA operation failed"),
+            Self::NoSuchConnection => f.write_str("the offer is not for a connection of this side"),
         }
     }
 }
@@ -259,8 +269,9 @@ impl fmt::Display for SendError {
             Self::Full => f.write_str("too many sends are queued"),
             Self::TooLong => f.write_str("the send is too long"),
             Self::Shutdown => f.write_str("sending was shut down"),
+            Self::Suspended => f.write_str("sending was suspended"),
             Self::PeerClosed => f.write_str("the peer does not receive any more"),
-            Self::Unsupported => f.write_str("the peer does not take urgent data"),
+            Self::Unsupported => f.write_str("the peer does not support this"),
             Self::Failed(failure) => failure.fmt(f),
         }
     }

@@ -4,12 +4,16 @@
 //! [`Message`] satisfies every rule that can be checked without knowing the state of the session.
 //! All integers are little-endian. No input makes it panic or read beyond the message.
 
+mod bytes;
 mod offer;
+mod resume;
 
 use core::ops::Range;
 
-pub use offer::{MAGIC, Offer};
+pub use offer::{CompanionInfo, MAGIC, Offer};
+pub use resume::Resume;
 
+use bytes::{Reader, Writer, u32_len};
 use offer::OFFER_LEN;
 
 use super::error::{ProtocolError, ResetReason};
@@ -172,6 +176,16 @@ pub enum Message {
         /// Nothing at all is left to do: the connection may be taken down.
         finished: bool,
     },
+    /// Nothing is sent on this connection any more, but the stream goes on elsewhere.
+    Suspend {
+        /// How much of the stream has been sent here.
+        end: u64,
+    },
+    /// The same from the side that was asked to by the other's Suspend.
+    Suspended {
+        /// As in Suspend.
+        end: u64,
+    },
     /// A sign of life.
     KeepAlive {
         /// An answer is wanted.
@@ -254,74 +268,6 @@ impl Header {
         to.put(&self.transfer.to_le_bytes());
         to.put(&self.aux.to_le_bytes());
     }
-}
-
-/// Takes fields from the front; yields zeros behind the end, which the length checks exclude.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        match self.0.split_first_chunk::<N>() {
-            Some((first, rest)) => {
-                self.0 = rest;
-                *first
-            }
-            None => [0; N],
-        }
-    }
-
-    fn u8(&mut self) -> u8 {
-        let [byte] = self.take();
-        byte
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.take())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
-}
-
-/// Puts fields behind each other; notes when the room ends.
-struct Writer<'a> {
-    rest: &'a mut [u8],
-    written: usize,
-    short: bool,
-}
-
-impl<'a> Writer<'a> {
-    fn new(buffer: &'a mut [u8]) -> Self {
-        Self {
-            rest: buffer,
-            written: 0,
-            short: false,
-        }
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        match core::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
-            Some((to, rest)) => {
-                to.copy_from_slice(bytes);
-                self.rest = rest;
-                self.written += bytes.len();
-            }
-            None => self.short = true,
-        }
-    }
-
-    fn finish(self) -> Option<usize> {
-        (!self.short).then_some(self.written)
-    }
-}
-
-fn u32_len(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 impl Message {
@@ -459,6 +405,14 @@ impl Message {
                     | if *receive { SHUT_RECEIVE } else { 0 }
                     | if *finished { SHUT_FINISHED } else { 0 };
             }
+            Self::Suspend { end } => {
+                header.kind = kind::SUSPEND;
+                header.offset = *end;
+            }
+            Self::Suspended { end } => {
+                header.kind = kind::SUSPENDED;
+                header.offset = *end;
+            }
             Self::KeepAlive { query } => {
                 header.kind = kind::KEEP_ALIVE;
                 header.flags = if *query { KEEP_ALIVE_QUERY } else { 0 };
@@ -588,6 +542,10 @@ impl Header {
                 offset: true,
                 ..none
             },
+            kind::SUSPEND | kind::SUSPENDED => Uses {
+                offset: true,
+                ..none
+            },
             kind::KEEP_ALIVE => Uses {
                 flags: KEEP_ALIVE_QUERY,
                 ..none
@@ -602,8 +560,9 @@ impl Header {
         behind: &[u8],
         descriptor: Option<Descriptor>,
     ) -> Result<Message, ProtocolError> {
-        if matches!(self.kind, kind::SUSPEND | kind::SUSPENDED | kind::RESUME) {
-            return Err(ProtocolError::Reserved(self.kind));
+        // It belongs on the connection that is left when this one is lost.
+        if self.kind == kind::RESUME {
+            return Err(ProtocolError::Unexpected);
         }
         let uses = self.uses();
         if self.flags & !uses.flags != 0 {
@@ -636,6 +595,8 @@ impl Header {
             kind::URGENT => Ok(Message::Urgent { mark: offset, len }),
             kind::CREDIT => Ok(Message::Credit),
             kind::SHUTDOWN => self.shutdown(),
+            kind::SUSPEND => Ok(Message::Suspend { end: offset }),
+            kind::SUSPENDED => Ok(Message::Suspended { end: offset }),
             kind::KEEP_ALIVE => Ok(Message::KeepAlive {
                 query: self.flags & KEEP_ALIVE_QUERY != 0,
             }),

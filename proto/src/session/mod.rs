@@ -22,7 +22,7 @@ mod send;
 use alloc::collections::VecDeque;
 
 pub use action::{
-    Access, Action, Body, Cancel, Incoming, Memory, Outgoing, PullId, Queue, Readable, SendId,
+    Access, Action, Body, Cancel, End, Incoming, Memory, Outgoing, PullId, Queue, Readable, SendId,
     TempId,
 };
 pub use config::{Config, MIN_BUFFER, Peer, Role, SendMode, Stats};
@@ -32,8 +32,8 @@ pub use error::{
     ResetReason, SendError, SendFailure,
 };
 pub use message::{
-    Descriptor, HEADER_LEN, MAGIC, MAX_DESCRIPTOR, MAX_NEGOTIATION, Message, Offer, Received,
-    TransferId, VERSION, parse,
+    CompanionInfo, Descriptor, HEADER_LEN, MAGIC, MAX_DESCRIPTOR, MAX_NEGOTIATION, Message, Offer,
+    Received, Resume, TransferId, VERSION, parse,
 };
 pub use rdma::RdmaId;
 
@@ -56,6 +56,8 @@ pub struct Session {
     config: Config,
     now: Instant,
     session_id: [u8; 16],
+    /// What the driver decides about, and has decided upon.
+    offered: Option<Offer>,
     stage: Stage,
     negotiation_deadline: Instant,
     connection: Connection,
@@ -106,6 +108,7 @@ impl Session {
             role,
             now,
             session_id: config.session_id,
+            offered: None,
             stage: Stage::Greeting,
             negotiation_deadline: now.saturating_add(config.negotiation_timeout),
             connection: Connection::Up,
@@ -213,6 +216,8 @@ impl Session {
             } => {
                 self.peer_shutdown(send, receive, finished)?;
             }
+            Message::Suspend { end } => self.peer_suspended(end, false)?,
+            Message::Suspended { end } => self.peer_suspended(end, true)?,
             Message::Reset { reason } => self.fail(Failure::Reset(reason), None),
             Message::Negotiate(_) | Message::Accepted(_) => return Err(ProtocolError::Unexpected),
         }
@@ -527,7 +532,7 @@ impl Session {
         self.peer.as_ref()
     }
 
-    /// The name of the session.
+    /// The name of the session: the connector's once the acceptor knows it.
     #[must_use]
     pub fn session_id(&self) -> [u8; 16] {
         self.session_id

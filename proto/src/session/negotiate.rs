@@ -7,8 +7,9 @@ use super::action::Action;
 use super::config::{Config, MIN_BUFFER, Peer, Role, SendMode};
 use super::credit::MIN_RECEIVES;
 use super::error::{Failure, ProtocolError, ResetReason};
-use super::message::{HEADER, Message, Offer, Received, VERSION};
+use super::message::{CompanionInfo, HEADER, Message, Offer, Received, VERSION};
 use super::{Connection, Session};
+use crate::time::Instant;
 
 /// How far the negotiation is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,13 +18,20 @@ pub(super) enum Stage {
     Greeting,
     /// The connector waits for the answer.
     Awaiting,
+    /// The driver of the acceptor decides about the companion.
+    Deciding,
     /// The acceptor's answer is to be made.
     Answering,
     Done,
 }
 
 /// What a side says about itself.
-pub(super) fn offer(config: &Config, versions: (u8, u8), session_id: [u8; 16]) -> Offer {
+fn offer(
+    config: &Config,
+    versions: (u8, u8),
+    session_id: [u8; 16],
+    companion: Option<CompanionInfo>,
+) -> Offer {
     let keep_alive = config
         .keep_alive
         .map_or(0, |interval| interval.as_millis().max(1));
@@ -31,7 +39,7 @@ pub(super) fn offer(config: &Config, versions: (u8, u8), session_id: [u8; 16]) -
         versions,
         rdma_read: config.rdma_read && config.max_rdma > 0,
         urgent: true,
-        suspend: false,
+        suspend: config.suspend,
         receive_buffers: config.receive_buffers,
         receive_buffer_size: config.receive_buffer_size,
         max_descriptor: u16::try_from(config.max_descriptor).unwrap_or(0),
@@ -41,6 +49,7 @@ pub(super) fn offer(config: &Config, versions: (u8, u8), session_id: [u8; 16]) -
         keep_alive_ms: u32::try_from(keep_alive).unwrap_or(u32::MAX),
         max_large: config.max_large,
         session_id,
+        companion,
     }
 }
 
@@ -68,7 +77,7 @@ fn conclude(config: &Config, offer: &Offer, version: u8) -> Peer {
         version,
         rdma_read: offer.rdma_read,
         urgent: offer.urgent,
-        suspend: offer.suspend,
+        suspend: config.suspend && offer.suspend,
         receive_buffers: offer.receive_buffers,
         receive_buffer_size: offer.receive_buffer_size,
         max_descriptor,
@@ -88,14 +97,16 @@ impl Session {
         match (self.stage, self.role) {
             (Stage::Greeting, Role::Connector) => {
                 self.stage = Stage::Awaiting;
-                let offer = offer(&self.config, (VERSION, VERSION), self.session_id);
+                let companion = self.config.companion;
+                let offer = offer(&self.config, (VERSION, VERSION), self.session_id, companion);
                 Some(Message::Negotiate(offer))
             }
             (Stage::Answering, _) => {
                 let version = self.peer.as_ref()?.version;
                 self.stage = Stage::Done;
                 self.effects.push_back(Action::Established);
-                let offer = offer(&self.config, (version, version), self.session_id);
+                let companion = self.companion();
+                let offer = offer(&self.config, (version, version), self.session_id, companion);
                 Some(Message::Accepted(offer))
             }
             _ => None,
@@ -124,9 +135,19 @@ impl Session {
                     self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
                     return Ok(());
                 }
+                if offer.companion.is_some() != self.config.companion_wanted {
+                    self.refuse();
+                    return Ok(());
+                }
                 self.session_id = offer.session_id;
-                self.stage = Stage::Answering;
-                self.agree(offer);
+                if let Some(companion) = offer.companion {
+                    self.stage = Stage::Deciding;
+                    self.offered = Some(*offer);
+                    self.effects.push_back(Action::CompanionOffered(companion));
+                } else {
+                    self.stage = Stage::Answering;
+                    self.agree(offer);
+                }
                 Ok(())
             }
             (Message::Accepted(offer), Stage::Awaiting, Role::Connector) => {
@@ -138,6 +159,9 @@ impl Session {
                 if offer.session_id != self.session_id {
                     return Err(ProtocolError::SessionId);
                 }
+                if offer.companion != self.config.companion {
+                    return Err(ProtocolError::Companion);
+                }
                 self.stage = Stage::Done;
                 self.agree(offer);
                 self.effects.push_back(Action::Established);
@@ -145,6 +169,36 @@ impl Session {
             }
             _ => Err(ProtocolError::Unexpected),
         }
+    }
+
+    /// The answer to [`Action::CompanionOffered`]: whether there is such a connection here and the
+    /// session may carry its stream. If not, the peer is told so.
+    pub fn answer_companion(&mut self, now: Instant, accept: bool) {
+        self.now = now;
+        if self.stage != Stage::Deciding || self.connection != Connection::Up {
+            return;
+        }
+        match self.offered {
+            Some(offer) if accept => {
+                self.stage = Stage::Answering;
+                self.agree(&offer);
+            }
+            _ => self.refuse(),
+        }
+    }
+
+    /// The connection whose stream this session carries, or is to carry, as the connector sees it.
+    #[must_use]
+    pub fn companion(&self) -> Option<CompanionInfo> {
+        match self.role {
+            Role::Connector => self.config.companion,
+            Role::Acceptor => self.offered.and_then(|offer| offer.companion),
+        }
+    }
+
+    fn refuse(&mut self) {
+        let reason = ResetReason::NoSuchConnection;
+        self.fail(Failure::NoSuchConnection, Some(reason));
     }
 
     fn take_offer(&mut self, offer: &Offer, credit: u32) -> Result<(), ProtocolError> {

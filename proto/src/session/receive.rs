@@ -13,7 +13,7 @@ use core::ops::Range;
 
 pub(super) use fetch::Asked;
 
-use super::action::{Incoming, Memory, PullId, Queue, Readable};
+use super::action::{End, Incoming, Memory, PullId, Queue, Readable};
 use super::config::{Config, Stats};
 use super::error::{Failure, ProtocolError, PullError};
 use super::message::{Descriptor, Message, TransferId};
@@ -42,7 +42,7 @@ pub(super) struct ReceiveSide {
     urgent: u64,
     temp_used: u64,
     mark: Option<u64>,
-    end: Option<u64>,
+    end: Option<(End, u64)>,
     discard: bool,
     direct: bool,
     broken: bool,
@@ -219,7 +219,8 @@ impl ReceiveSide {
         self.mark
     }
 
-    pub(super) fn end(&self) -> Option<u64> {
+    /// How, and at which position, the peer has ended its stream.
+    pub(super) fn end(&self) -> Option<(End, u64)> {
         self.end
     }
 
@@ -284,7 +285,7 @@ impl ReceiveSide {
             _ => u64::MAX,
         };
         match self.segments.front() {
-            None if self.end == Some(self.consumed) => Readable::Eof,
+            None if self.end.is_some_and(|(_, end)| end == self.consumed) => Readable::Eof,
             None => Readable::Nothing,
             Some(&Segment::Bytes(len)) => Readable::Bytes {
                 queue: Queue::Main,
@@ -527,14 +528,14 @@ impl ReceiveSide {
         Ok(())
     }
 
-    pub(super) fn shutdown(&mut self, end: u64) -> Result<(), ProtocolError> {
+    pub(super) fn ended(&mut self, how: End, end: u64) -> Result<(), ProtocolError> {
         if self.end.is_some() {
             return Err(ProtocolError::AfterShutdown);
         }
         if end != self.announced {
             return Err(ProtocolError::Offset);
         }
-        self.end = Some(end);
+        self.end = Some((how, end));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use large::{Owner, Phase, Transfer};
 
-use super::action::{Action, Body, Cancel, SendId};
+use super::action::{Action, Body, Cancel, End, SendId};
 use super::config::{Config, Peer, SendMode, Stats};
 use super::error::{Failure, SendError, SendFailure};
 use super::message::Message;
@@ -36,17 +36,17 @@ pub(super) struct SendSide {
     writes: Operations<Owner>,
     last_id: u32,
     offset: u64,
-    end: End,
+    end: Ending,
     peer_closed: bool,
     stalled: bool,
 }
 
 /// How far the end of the outgoing stream is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+enum Ending {
     Open,
-    Wanted,
-    Told,
+    Wanted(End),
+    Told(End),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl SendSide {
             writes: Operations::new(config.max_rdma_in_flight, true),
             last_id: 0,
             offset: 0,
-            end: End::Open,
+            end: Ending::Open,
             peer_closed: false,
             stalled: false,
         }
@@ -87,11 +87,14 @@ impl SendSide {
     /// Whether a send would be refused whatever the room in the queue.
     pub(super) fn open(&self) -> Result<(), SendError> {
         if self.peer_closed {
-            Err(SendError::PeerClosed)
-        } else if self.end != End::Open {
-            Err(SendError::Shutdown)
-        } else {
-            Ok(())
+            return Err(SendError::PeerClosed);
+        }
+        match self.end {
+            Ending::Open => Ok(()),
+            Ending::Wanted(End::Shutdown) | Ending::Told(End::Shutdown) => Err(SendError::Shutdown),
+            Ending::Wanted(End::Suspended) | Ending::Told(End::Suspended) => {
+                Err(SendError::Suspended)
+            }
         }
     }
 
@@ -171,19 +174,23 @@ impl SendSide {
         Cancel::Removed { sent: entry.sent }
     }
 
-    pub(super) fn shutdown(&mut self) {
-        if self.end == End::Open {
-            self.end = End::Wanted;
+    /// The stream ends behind what was accepted so far. It ends once: the first wish counts.
+    pub(super) fn end(&mut self, how: End) {
+        if self.end == Ending::Open {
+            self.end = Ending::Wanted(how);
         }
     }
 
-    pub(super) fn end_is_told(&self) -> bool {
-        self.end == End::Told
+    pub(super) fn told_end(&self) -> Option<End> {
+        match self.end {
+            Ending::Told(how) => Some(how),
+            Ending::Open | Ending::Wanted(_) => None,
+        }
     }
 
     /// Everything that was accepted is with the peer, and so is the end.
     pub(super) fn is_over(&self) -> bool {
-        self.end == End::Told && self.transfers.is_empty()
+        self.told_end().is_some() && self.transfers.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -195,7 +202,7 @@ impl SendSide {
     /// The peer does not receive any more: what has not left yet fails.
     pub(super) fn peer_closed(&mut self, effects: &mut Effects) {
         self.peer_closed = true;
-        self.shutdown();
+        self.end(End::Shutdown);
         self.drop_queue(SendFailure::PeerClosed, effects);
     }
 
@@ -331,13 +338,16 @@ impl SendSide {
         self.stalled = false;
     }
 
-    /// The length of the stream, if the end is wanted and everything before it has left.
-    pub(super) fn end_due(&self) -> Option<u64> {
-        (self.end == End::Wanted && self.queue.is_empty()).then_some(self.offset)
+    /// The end, and the length of the stream, if it is wanted and everything before it has left.
+    pub(super) fn end_due(&self) -> Option<(End, u64)> {
+        match self.end {
+            Ending::Wanted(how) if self.queue.is_empty() => Some((how, self.offset)),
+            _ => None,
+        }
     }
 
-    pub(super) fn end_told(&mut self) {
-        self.end = End::Told;
+    pub(super) fn end_told(&mut self, how: End) {
+        self.end = Ending::Told(how);
     }
 }
 

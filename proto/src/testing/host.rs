@@ -26,6 +26,8 @@ pub struct Knobs {
     pub hold_sent: bool,
     /// Questions for memory are answered later.
     pub hold_memory: bool,
+    /// What is said to an offered companion; nothing yet if there is none.
+    pub answer_companion: Option<bool>,
 }
 
 /// What an application knows of one send.
@@ -58,6 +60,8 @@ pub struct Host {
     pub urgent_received: Vec<(u64, Vec<u8>)>,
     /// How pulls have ended.
     pub pulled: Vec<(PullId, Result<u64, PullFailure>)>,
+    /// The companions that were offered.
+    pub offered: Vec<CompanionInfo>,
     /// A log of actions, one word each, if wanted.
     pub log: Option<Vec<String>>,
     pub(super) capacities: [usize; 6],
@@ -109,6 +113,7 @@ impl Host {
             urgent: VecDeque::new(),
             urgent_received: Vec::new(),
             pulled: Vec::new(),
+            offered: Vec::new(),
             log: None,
             main: VecDeque::new(),
             fill: VecDeque::new(),

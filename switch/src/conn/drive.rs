@@ -534,6 +534,11 @@ impl State {
                 let there = (remote.as_bytes(), remote_offset, Direction::Write);
                 self.start_rdma(socket, rdma, memory, (offset, len), there);
             }
+            // Only sessions that want one are offered one.
+            Action::CompanionOffered(_) => {
+                let now = self.now();
+                self.session.answer_companion(now, false);
+            }
             Action::Established => {
                 self.activity = true;
                 self.clock.precise |= self.session.peer().is_some_and(|p| p.keep_alive.is_some());

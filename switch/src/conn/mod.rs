@@ -230,7 +230,9 @@ fn errno(number: i32) -> io::Error {
 /// A failed session, as TCP would tell of it where TCP knows the like.
 fn failure(failure: Failure) -> io::Error {
     match failure {
-        Failure::Disconnected | Failure::Reset(_) => errno(libc::ECONNRESET),
+        Failure::Disconnected | Failure::Reset(_) | Failure::NoSuchConnection => {
+            errno(libc::ECONNRESET)
+        }
         Failure::Aborted => errno(libc::ECONNABORTED),
         Failure::NegotiationTimedOut | Failure::KeepAliveTimedOut => errno(libc::ETIMEDOUT),
         Failure::Protocol(_) | Failure::RdmaFailed => {
@@ -243,7 +245,7 @@ fn failure(failure: Failure) -> io::Error {
 fn refused(error: SendError) -> io::Error {
     match error {
         // req: WSAESHUTDOWN and WSAECONNRESET as TCP has them
-        SendError::Shutdown => errno(libc::EPIPE),
+        SendError::Shutdown | SendError::Suspended => errno(libc::EPIPE),
         SendError::PeerClosed => errno(libc::ECONNRESET),
         SendError::Failed(reason) => failure(reason),
         SendError::Unsupported => errno(libc::EOPNOTSUPP),

@@ -9,12 +9,47 @@ use crate::session::error::ProtocolError;
 pub const MAGIC: [u8; 8] = *b"WSDSESS\x01";
 /// Length of the body of both negotiation messages.
 pub(super) const OFFER_LEN: usize = 128;
-/// Bytes of that body that no field uses yet.
-const OFFER_SPARE: usize = 64;
+/// Bytes at its end that no field uses yet.
+const OFFER_SPARE: usize = 28;
 const CAN_READ: u16 = 1;
 const CAN_URGENT: u16 = 2;
 const CAN_SUSPEND: u16 = 4;
-const CAN_ALL: u16 = CAN_READ | CAN_URGENT | CAN_SUSPEND;
+const COMPANION: u16 = 8;
+const CAN_ALL: u16 = CAN_READ | CAN_URGENT | CAN_SUSPEND | COMPANION;
+/// The addresses of the companion, in front of the spare bytes.
+const COMPANION_LEN: usize = 36;
+
+/// The TCP connection that a session takes over the stream of, as the connector sees it.
+///
+/// Addresses are those of IP version 6, or mapped into it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CompanionInfo {
+    /// Address and port of the connector's end.
+    pub local: ([u8; 16], u16),
+    /// Address and port of the acceptor's end.
+    pub peer: ([u8; 16], u16),
+}
+
+impl CompanionInfo {
+    fn write(&self, to: &mut Writer<'_>) {
+        for (address, port) in [&self.local, &self.peer] {
+            to.put(address);
+            to.put(&port.to_le_bytes());
+        }
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        let info = Self {
+            local: (fields.take(), fields.u16()),
+            peer: (fields.take(), fields.u16()),
+        };
+        // Such an end of a connection there is not.
+        if info.local.1 == 0 || info.peer.1 == 0 {
+            return Err(ProtocolError::Negotiation);
+        }
+        Ok(info)
+    }
+}
 
 /// What a side says about itself when the connection begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +60,7 @@ pub struct Offer {
     pub rdma_read: bool,
     /// Urgent messages are understood.
     pub urgent: bool,
-    /// Suspend, Suspended and Resume are understood.
+    /// Suspend and Suspended are understood.
     pub suspend: bool,
     /// Posted receive buffers.
     pub receive_buffers: u32,
@@ -45,6 +80,9 @@ pub struct Offer {
     pub max_large: u16,
     /// Chosen by the connector.
     pub session_id: [u8; 16],
+    /// The connection whose stream it is, if it is not one of its own. Said by the connector,
+    /// repeated by the acceptor.
+    pub companion: Option<CompanionInfo>,
 }
 
 impl Offer {
@@ -57,7 +95,12 @@ impl Offer {
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         let capabilities = if self.rdma_read { CAN_READ } else { 0 }
             | if self.urgent { CAN_URGENT } else { 0 }
-            | if self.suspend { CAN_SUSPEND } else { 0 };
+            | if self.suspend { CAN_SUSPEND } else { 0 }
+            | if self.companion.is_some() {
+                COMPANION
+            } else {
+                0
+            };
         to.put(&MAGIC);
         to.put(&[self.versions.0, self.versions.1]);
         to.put(&capabilities.to_le_bytes());
@@ -71,6 +114,10 @@ impl Offer {
         to.put(&self.max_large.to_le_bytes());
         to.put(&[0; 2]);
         to.put(&self.session_id);
+        match &self.companion {
+            Some(companion) => companion.write(to),
+            None => to.put(&[0; COMPANION_LEN]),
+        }
         to.put(&[0; OFFER_SPARE]);
     }
 
@@ -110,6 +157,10 @@ impl Offer {
                     return Err(ProtocolError::NonZero);
                 }
                 fields.take()
+            },
+            companion: match capabilities & COMPANION {
+                0 => None,
+                _ => Some(CompanionInfo::read(&mut fields)?),
             },
         };
         if versions.0 == 0 || versions.0 > versions.1 || (chosen && versions.0 != versions.1) {
