@@ -7,7 +7,8 @@
 //!
 //! What each file owns: this one what callers see and the counting of the bytes that the kernel
 //! carries; [`kernel`] the calls on the application's descriptor; [`data`] receiving and sending;
-//! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection.
+//! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection;
+//! [`rules`] which connections may leave the kernel at all.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
@@ -19,6 +20,7 @@ mod data;
 mod kernel;
 mod reason;
 mod registry;
+pub mod rules;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
