@@ -51,7 +51,7 @@ const LINKED: Kernel = Kernel {
 /// # Safety
 /// Each function does what the C library's function of that name does.
 pub unsafe fn set_kernel(kernel: Kernel) {
-    drop(KERNEL.set(kernel));
+    let _ = KERNEL.set(kernel);
 }
 
 fn kernel() -> &'static Kernel {

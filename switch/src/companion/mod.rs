@@ -107,9 +107,11 @@ impl Companion {
         self.role
     }
 
-    /// To be called before a receiving call of the kernel; `None`: use [`Companion::receive`].
+    /// To be called before a receiving call of the kernel on `fd`; `None`: use
+    /// [`Companion::receive`], which is also the only way to receive with MSG_WAITALL.
     #[inline]
-    pub fn begin_receive(&self) -> Option<Receiving<'_>> {
+    pub fn begin_receive(&self, fd: RawFd) -> Option<Receiving<'_>> {
+        let _ = fd;
         self.rx.inflight.fetch_add(1, Ordering::SeqCst);
         Some(Receiving::new(self))
     }
