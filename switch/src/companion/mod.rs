@@ -8,7 +8,8 @@
 //! What each file owns: this one what callers see and the counting of the bytes that the kernel
 //! carries; [`kernel`] the calls on the application's descriptor; [`data`] receiving and sending;
 //! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection;
-//! [`rules`] which connections may leave the kernel at all.
+//! [`rules`] which connections may leave the kernel at all; [`waiting`] what those see who wait for
+//! many of them.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
@@ -21,11 +22,12 @@ mod kernel;
 mod reason;
 mod registry;
 pub mod rules;
+mod waiting;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use libc::c_int;
 
@@ -33,6 +35,7 @@ pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
 pub use registry::{Snapshot, Totals, all, totals};
+pub use waiting::Watcher;
 
 /// Which end of the connection this process is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,12 +44,6 @@ pub enum Role {
     Connected,
     /// It called accept().
     Accepted,
-}
-
-/// Told when a companion's readiness moves between the kernel's socket and the shadow.
-pub trait Watcher: Send + Sync {
-    /// Called with no lock held.
-    fn moved(&self, companion: &Arc<Companion>);
 }
 
 /// What the kernel has carried in one direction.
@@ -67,6 +64,9 @@ pub struct Companion {
     turns: AtomicU32,
     reason: AtomicU8,
     me: Weak<Companion>,
+    watcher: OnceLock<Arc<dyn Watcher>>,
+    /// A waiter has looked and is to be told of what it does not see.
+    observed: AtomicBool,
     slot: registry::Slot,
     /// The number the application knew the connection by when it was made.
     number: RawFd,
@@ -96,6 +96,8 @@ impl Companion {
             turns: AtomicU32::new(0),
             reason: AtomicU8::new(Reason::None.number()),
             me: me.clone(),
+            watcher: OnceLock::new(),
+            observed: AtomicBool::new(false),
             slot,
             number: fd.as_raw_fd(),
         }))
@@ -135,6 +137,7 @@ impl Companion {
     /// The last descriptor of this process for the connection is about to be closed by the caller.
     /// What the SAN has still to deliver is looked after in the background.
     pub fn close(&self, fd: RawFd) {
+        self.tell_closed();
         let _ = fd;
     }
 
@@ -182,11 +185,6 @@ impl Companion {
     /// Somebody who waits looks after the companion itself, or does no more.
     pub fn attended(&self, on: bool) {
         let _ = on;
-    }
-
-    /// Has somebody told when readiness moves between the kernel's socket and the shadow.
-    pub fn watch(&self, watcher: Weak<dyn Watcher>) {
-        drop(watcher);
     }
 
     /// FIONREAD, if the kernel's answer would not be the truth.

@@ -1,0 +1,104 @@
+//! What those who wait for several connections at once need of one: its readiness, news of it, and
+//! a place to keep what they know about it.
+//!
+//! Invariant: a [`Watcher`] is told with no lock of the companion held, so it may call back.
+
+use std::any::Any;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Companion;
+
+/// Who waits for a companion together with other descriptors. One for each companion.
+pub trait Watcher: Any + Send + Sync {
+    /// [`Companion::on_kernel`] has changed.
+    fn moved(&self, companion: &Arc<Companion>);
+    /// A call has taken news from the provider, or has changed readiness on the SAN, since the last
+    /// [`Companion::refresh`], [`Companion::bits`] or [`Companion::arm`]. Told once for each of those.
+    fn used(&self, companion: &Arc<Companion>);
+    /// The last descriptor of this process is about to be closed.
+    fn closed(&self, companion: &Arc<Companion>);
+    /// For the watcher's maker.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl Companion {
+    /// The companion's watcher, made now if it has none.
+    pub fn watch(&self, make: impl FnOnce(&Companion) -> Arc<dyn Watcher>) -> &Arc<dyn Watcher> {
+        self.watcher.get_or_init(|| make(self))
+    }
+
+    /// The companion's watcher.
+    pub fn watcher(&self) -> Option<&Arc<dyn Watcher>> {
+        self.watcher.get()
+    }
+
+    /// The other handle of the same companion; `None` while it is being taken down.
+    #[must_use]
+    pub fn handle(&self) -> Option<Arc<Companion>> {
+        self.me.upgrade()
+    }
+
+    /// After something that a waiter might have to know. To be called with no lock held.
+    #[inline]
+    #[allow(dead_code, reason = "the SAN's path calls it")]
+    pub(super) fn tell_used(&self) {
+        // SeqCst: against the store in `observe`, which comes before the waiter's last look.
+        if self.observed.load(Ordering::Relaxed) && self.observed.swap(false, Ordering::SeqCst) {
+            self.tell(|watcher, me| watcher.used(me));
+        }
+    }
+
+    /// To be called when `on_kernel` has changed, with no lock held.
+    #[allow(dead_code, reason = "the SAN's path calls it")]
+    pub(super) fn tell_moved(&self) {
+        self.tell(|watcher, me| watcher.moved(me));
+    }
+
+    pub(super) fn tell_closed(&self) {
+        self.tell(|watcher, me| watcher.closed(me));
+    }
+
+    fn tell(&self, what: impl FnOnce(&dyn Watcher, &Arc<Companion>)) {
+        if let Some(watcher) = self.watcher.get()
+            && let Some(me) = self.me.upgrade()
+        {
+            what(watcher.as_ref(), &me);
+        }
+    }
+
+    /// A waiter is about to look, or to sleep.
+    #[allow(dead_code, reason = "the SAN's path calls it")]
+    pub(super) fn observe(&self) {
+        self.observed.store(true, Ordering::SeqCst);
+    }
+
+    /// What the kernel said of the TCP socket (as poll(2) bits) reduced to what is the
+    /// application's: a marker that is next is taken. Never blocks.
+    #[inline]
+    #[must_use]
+    pub fn relook(&self, fd: RawFd, revents: i16) -> i16 {
+        let _ = fd;
+        revents
+    }
+
+    /// Whether there is a connection whose kernel socket may be readable by a marker only.
+    #[inline]
+    #[must_use]
+    pub fn any_guarded() -> bool {
+        false
+    }
+
+    /// As [`Companion::refresh`], but the shadow is left as it is.
+    pub fn bits(&self) -> i16 {
+        self.refresh()
+    }
+
+    /// Edges so far: of readability (something arrived) and of writability (room came back after
+    /// there had been none).
+    #[must_use]
+    pub fn arrivals(&self) -> (u32, u32) {
+        (0, 0)
+    }
+}
