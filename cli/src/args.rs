@@ -1,5 +1,6 @@
 //! The command line: what can be asked, not what is done about it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,14 @@ Exit codes:
   1  failed; the message says why and what to do
   2  the command line is wrong
   Ended by a signal: as the shell reports it (130 for Ctrl-C).";
+
+const EXIT_CODES_OF_RUN: &str = "\
+Exit codes:
+  That of the program, which takes the place of this command. Without having started it:
+  125  the rules or the preload library cannot be used
+  126  the program cannot be run
+  127  there is no such program
+  2    the command line is wrong";
 
 #[derive(Debug, Parser)]
 #[command(name = "wsdirect", version, about, after_help = EXIT_CODES)]
@@ -35,6 +44,10 @@ pub(crate) enum Command {
     /// Show providers, addresses, limits and RDMA devices, and why something is absent
     #[command(after_help = EXIT_CODES)]
     Info(Info),
+    /// Run a program that does not know the switch over it: its TCP connections take the SAN where
+    /// both ends can
+    #[command(after_help = EXIT_CODES_OF_RUN)]
+    Run(Run),
 }
 
 /// How large data travels.
@@ -172,6 +185,25 @@ pub(crate) struct Info {
     /// Print as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// Rules that say which connections may take the SAN (see docs/preload.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Take the SAN at once, not only after some traffic
+    #[arg(long)]
+    pub(crate) eager: bool,
+    /// The program and its arguments
+    #[arg(
+        value_name = "PROGRAM",
+        required = true,
+        num_args = 1..,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) program: Vec<OsString>,
 }
 
 fn address(text: &str) -> Result<String, String> {

@@ -3,24 +3,27 @@
 use std::fmt;
 use std::io;
 
-/// Shown to a person as one or two lines; the process then ends with [`Failure::EXIT_CODE`].
+/// Shown to a person as one or two lines; the process then ends with its code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct Failure {
     what: String,
     advice: Option<String>,
     #[source]
     cause: Option<io::Error>,
+    code: u8,
 }
 
 impl Failure {
-    /// Every failure that is not a wrong command line (which is 2, by clap).
-    pub(crate) const EXIT_CODE: u8 = 1;
+    /// Every failure that is not a wrong command line (which is 2, by clap) and does not say
+    /// otherwise.
+    const EXIT_CODE: u8 = 1;
 
     pub(crate) fn new(what: impl Into<String>) -> Failure {
         Failure {
             what: what.into(),
             advice: None,
             cause: None,
+            code: Self::EXIT_CODE,
         }
     }
 
@@ -30,6 +33,7 @@ impl Failure {
             what: what.into(),
             advice: None,
             cause: Some(cause),
+            code: Self::EXIT_CODE,
         }
     }
 
@@ -37,6 +41,17 @@ impl Failure {
     pub(crate) fn advise(mut self, advice: impl Into<String>) -> Failure {
         self.advice = Some(advice.into());
         self
+    }
+
+    /// The command is to end with this code.
+    pub(crate) fn exit_code(mut self, code: u8) -> Failure {
+        self.code = code;
+        self
+    }
+
+    /// What the command ends with.
+    pub(crate) fn code(&self) -> u8 {
+        self.code
     }
 
     /// The first line only, for telling it to the peer.

@@ -11,6 +11,7 @@ mod link;
 mod output;
 mod perf;
 mod progress;
+mod run;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::note(&failure.to_string());
-            ExitCode::from(Failure::EXIT_CODE)
+            ExitCode::from(failure.code())
         }
     }
 }
@@ -45,6 +46,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         }
         Command::Perf(perf) => perf::perf(perf),
         Command::Info(info) => info::info(info),
+        Command::Run(program) => Err(run::run(program)),
     }
 }
 

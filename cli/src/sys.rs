@@ -1,13 +1,15 @@
 //! What the command asks of Linux beyond std; the only `unsafe` of this crate.
 //!
-//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, interface numbers, CPU time. Does not own: any decision. Invariant: every function here is safe to call with any
+//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, interface numbers, CPU time, becoming another program. Does not own: any decision. Invariant: every function here is safe to call with any
 //! argument.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -240,6 +242,123 @@ impl Usage {
             preempted: u64::try_from(usage.ru_nivcsw).unwrap_or(0),
         }
     }
+}
+
+/// What the process was started with, before std's start changed it: std ignores SIGPIPE and
+/// opens /dev/null for standard descriptors that are closed.
+mod before_main {
+    use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+    static IGNORED_SIGPIPE: AtomicBool = AtomicBool::new(false);
+    static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+    extern "C" fn note() {
+        IGNORED_SIGPIPE.store(super::is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+        for fd in 0..3 {
+            // SAFETY: only asks; a number that is not open is answered.
+            if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                CLOSED.fetch_or(1 << fd, Ordering::Relaxed);
+            }
+        }
+    }
+
+    // SAFETY: the loader calls what stands in this section once, before main, with arguments that
+    // a function of the C convention may leave unread. It needs nothing of std's start.
+    #[allow(
+        clippy::unnecessary_safety_comment,
+        reason = "the attribute is the unsafe part"
+    )]
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static NOTE: extern "C" fn() = note;
+
+    pub(super) fn ignored_sigpipe() -> bool {
+        IGNORED_SIGPIPE.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn closed() -> impl Iterator<Item = libc::c_int> {
+        let closed = CLOSED.load(Ordering::Relaxed);
+        (0..3).filter(move |fd| closed & (1 << fd) != 0)
+    }
+}
+
+/// Becomes another program, as if it had been started in place of this one; returns only if that
+/// failed. The name is looked for in this process's PATH.
+pub(crate) fn become_program(
+    program: &OsStr,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+) -> io::Error {
+    let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
+    let variable = |(name, value): &(OsString, OsString)| {
+        let mut both = name.clone();
+        both.push("=");
+        both.push(value);
+        text(&both)
+    };
+    let program = text(program);
+    let arguments: io::Result<Vec<CString>> = arguments.iter().map(|one| text(one)).collect();
+    let environment: io::Result<Vec<CString>> = environment.iter().map(variable).collect();
+    let (program, arguments, environment) = match (program, arguments, environment) {
+        (Ok(program), Ok(arguments), Ok(environment)) => (program, arguments, environment),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return error,
+    };
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        let texts = texts.iter().map(|text| text.as_ptr());
+        texts.chain([std::ptr::null()]).collect()
+    };
+    let (arguments, environment) = (pointers(&arguments), pointers(&environment));
+    if !before_main::ignored_sigpipe() {
+        // SAFETY: the default action has no handler that could break a promise.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    for fd in before_main::closed() {
+        // SAFETY: takes no pointer; /dev/null, which std opened here, closes at the exec.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    // SAFETY: live strings that end in zero, in arrays that end in null.
+    unsafe { libc::execvpe(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// The user and group whose rights this process uses.
+pub(crate) fn ids() -> (u32, u32) {
+    // SAFETY: takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    let group = unsafe { libc::getegid() };
+    (user, group)
+}
+
+/// Whether starting this file can give no rights: the process has given that up, or the file
+/// system does not grant it.
+pub(crate) fn gains_no_privileges(file: &File) -> bool {
+    // SAFETY: only asks; the arguments that are not used are to be zero.
+    if unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) } == 1 {
+        return true;
+    }
+    // SAFETY: statvfs is plain numbers for which zero is a value.
+    let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the pointer is to a whole statvfs of this frame.
+    let asked = unsafe { libc::fstatvfs(file.as_raw_fd(), &mut about) };
+    asked == 0 && about.f_flag & libc::ST_NOSUID != 0
+}
+
+/// Whether a file gives capabilities to who starts it.
+pub(crate) fn has_capabilities(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: both strings are live and end in zero; with no room only the size is told.
+    let size = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            c"security.capability".as_ptr(),
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    size > 0
 }
 
 #[cfg(test)]
