@@ -64,6 +64,7 @@ fn the_acceptor_sees_the_connection_before_it_answers() {
     pair.check_complete();
 }
 
+/// req: COMP-01
 #[test]
 fn a_connection_that_is_not_there_is_refused_with_that_reason() {
     let mut pair = Pair::new(offering(), wanting());
@@ -305,4 +306,92 @@ fn a_suspended_session_can_still_be_closed_or_lost() {
         pair.a.session.suspend_send(),
         Err(SendError::Failed(Failure::Disconnected))
     );
+}
+
+// ---- what has arrived
+
+#[test]
+fn what_the_peer_has_is_known_up_to_as_many_messages_as_it_has_buffers() {
+    let mut pair = suspendable(true);
+    let buffers = u64::from(pair.b.session.config().receive_buffers);
+    let mut sent = 0;
+    for _ in 0..200 {
+        pair.a.send(50).unwrap();
+        sent += 50;
+        // Nothing has arrived yet.
+        pair.drain();
+        assert!(pair.a.session.acknowledged() <= pair.b.session.received());
+        pair.read_everything();
+        assert_eq!(pair.b.session.received(), sent);
+        assert!(pair.a.session.acknowledged() + buffers * 50 >= sent);
+    }
+    assert!(pair.a.session.acknowledged() > 9000);
+    assert_eq!(pair.b.session.acknowledged(), 0);
+}
+
+#[test]
+fn the_end_of_a_transfer_that_is_read_confirms_it_at_once() {
+    let mut pair = suspendable(true);
+    pair.a.send(10).unwrap();
+    pair.a.send(3000).unwrap();
+    pair.b.session.set_direct(true);
+    pair.drive();
+    // The initial portion is here, the rest is not.
+    assert_eq!(pair.b.session.received(), 110);
+    assert!(pair.a.session.acknowledged() <= 110);
+    pair.b.session.set_direct(false);
+    pair.read_everything();
+    assert_eq!(pair.b.session.received(), 3010);
+    assert_eq!(pair.a.session.acknowledged(), 3010);
+}
+
+#[test]
+fn a_transfer_that_is_written_is_confirmed_when_the_peer_knows_that_it_is() {
+    let mut pair = suspendable(false);
+    pair.a.send(3000).unwrap();
+    pair.drain();
+    // Everything is written, and the message that says so is lost.
+    while pair.a.unfinished() > 0 {
+        assert!(pair.choices() > 0);
+        pair.choose(0);
+    }
+    pair.cut = true;
+    let now = pair.now;
+    for side in [Side::A, Side::B] {
+        pair.host(side).session.handle_disconnected(now);
+    }
+    pair.drive();
+    pair.b.read(usize::MAX);
+    assert!(pair.b.session.received() < 3000);
+    assert_eq!(pair.b.session.consumed_offset(), pair.b.session.received());
+    assert!(pair.a.session.acknowledged() <= pair.b.session.received());
+    // With as many messages behind it as the peer has buffers it is certain.
+    let mut pair = suspendable(false);
+    pair.a.send(3000).unwrap();
+    for _ in 0..30 {
+        pair.a.send(1).unwrap();
+        pair.read_everything();
+    }
+    assert!(pair.a.session.acknowledged() >= 3000);
+}
+
+#[test]
+fn an_answered_suspend_confirms_everything_before_it() {
+    for (first, rdma_read) in [(Side::A, true), (Side::B, true), (Side::B, false)] {
+        let mut pair = suspendable(rdma_read);
+        for side in [Side::A, Side::B] {
+            for len in [10, 3000, 400] {
+                pair.host(side).send(len).unwrap();
+            }
+        }
+        pair.read_everything();
+        pair.host(first).session.suspend_send().unwrap();
+        pair.drive();
+        pair.host(first.other()).session.suspend_send().unwrap();
+        pair.drive();
+        assert_eq!(pair.host(first).session.acknowledged(), 3410);
+        // The acceptor tells the connector at the end.
+        assert_eq!(pair.a.session.acknowledged(), 3410);
+        finished(&pair);
+    }
 }

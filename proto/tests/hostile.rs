@@ -32,7 +32,7 @@ struct Victim {
     /// Messages it has permitted in all, and has got.
     permitted: u32,
     got: u32,
-    capacities: [usize; 6],
+    capacities: [usize; 7],
 }
 
 impl Victim {

@@ -34,6 +34,7 @@ enum Operation {
     HoldMemory(Side, bool),
     Happen(u8, usize),
     ShutdownSend(Side),
+    Suspend(Side),
     ShutdownReceive(Side),
     Close(Side),
     Abort(Side),
@@ -77,6 +78,7 @@ fn ending() -> BoxedStrategy<Operation> {
     use Operation::*;
     prop_oneof![
         2 => side().prop_map(ShutdownSend),
+        2 => side().prop_map(Suspend),
         2 => side().prop_map(ShutdownReceive),
         3 => side().prop_map(Close),
         1 => side().prop_map(Abort),
@@ -102,12 +104,13 @@ prop_compose! {
         (temp_limit, temp_chunk) in (0..6000_u64, 1..3000_u64),
         fill_limit in 0..1000_u64,
         max_large in prop_oneof![1 => Just(0_u16), 5 => 1..5_u16],
+        suspend in any::<bool>(),
         keep_alive in prop_oneof![Just(None), Just(Some(Duration::from_millis(700)))],
     ) -> Config {
         Config {
             receive_buffers, receive_buffer_size, send_buffers, rdma_read, push, max_rdma,
             max_rdma_in_flight, descriptor_len, max_descriptor, threshold, initial_portion,
-            inbox_limit, temp_limit, temp_chunk, fill_limit, max_large, keep_alive,
+            inbox_limit, temp_limit, temp_chunk, fill_limit, max_large, keep_alive, suspend,
             max_message: 450, max_sends: 6, ..Config::default()
         }
     }
@@ -186,6 +189,9 @@ fn apply(pair: &mut Pair, operation: &Operation) {
             }
         }
         Operation::ShutdownSend(side) => pair.host(side).session.shutdown_send(),
+        Operation::Suspend(side) => {
+            let _refused = pair.host(side).session.suspend_send();
+        }
         Operation::ShutdownReceive(side) => pair.host(side).session.shutdown_receive(),
         Operation::Close(side) => pair.host(side).session.close(now),
         Operation::Abort(side) => pair.host(side).session.abort(now, ResetReason::Aborted),
@@ -198,10 +204,21 @@ fn apply(pair: &mut Pair, operation: &Operation) {
     }
     pair.drain();
     pair.check_order();
+    check_positions(pair);
     assert!(
         pair.a.has_not_allocated() && pair.b.has_not_allocated(),
         "a queue has grown"
     );
+}
+
+/// Nobody believes the peer to have what it has not, or the other way round.
+fn check_positions(pair: &Pair) {
+    for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+        let (known, here) = (from.session.acknowledged(), to.session.received());
+        assert!(known <= here, "{known} bytes confirmed, {here} received");
+        assert!(here <= from.session.stats().bytes_sent);
+        assert!(here >= to.session.consumed_offset());
+    }
 }
 
 /// Drivers behave from now on, applications read.
@@ -318,6 +335,77 @@ proptest! {
             prop_assert_eq!(pair.host(side).unfinished(), 0);
             prop_assert!(pair.host(side).is_disconnected());
             prop_assert!(pair.host(side).holds_nothing());
+        }
+    }
+    /// req: COMP-02 whoever suspends, whenever, during whatever traffic: each direction brings
+    /// exactly what was accepted before its end, and both sides know how it ended.
+    #[test]
+    fn suspension_loses_nothing_and_adds_nothing(
+        a in patient(), b in patient(),
+        before in vec(ordinary(), 0..60), first in side(), how in any::<(bool, bool)>(),
+        between in vec(ordinary(), 0..30), after in vec(ordinary(), 0..30),
+    ) {
+        let can = |config| Config { suspend: true, ..config };
+        let mut pair = Pair::established(can(a), can(b));
+        pair.lossy = true;
+        let end = |side, suspend| {
+            if suspend { Operation::Suspend(side) } else { Operation::ShutdownSend(side) }
+        };
+        before.iter().for_each(|operation| apply(&mut pair, operation));
+        apply(&mut pair, &end(first, how.0));
+        between.iter().for_each(|operation| apply(&mut pair, operation));
+        apply(&mut pair, &end(first.other(), how.1));
+        after.iter().for_each(|operation| apply(&mut pair, operation));
+        calm(&mut pair);
+        pair.check_complete();
+        for (side, suspended) in [(first, how.0), (first.other(), how.1)] {
+            let length = pair.host(side).stream().len() as u64;
+            let kind = if suspended { End::Suspended } else { End::Shutdown };
+            let host = pair.host(side);
+            let refusal = if suspended { SendError::Suspended } else { SendError::Shutdown };
+            prop_assert_eq!(host.session.failure(), None);
+            prop_assert_eq!(host.send(1), Err(refusal));
+            prop_assert!(host.session.is_finished());
+            let peer = pair.host(side.other());
+            prop_assert_eq!(peer.session.peer_end(), Some((kind, length)));
+            prop_assert_eq!(peer.session.readable(), Readable::Eof);
+            prop_assert_eq!(peer.session.received(), length);
+        }
+        // The connector has heard that the acceptor has everything.
+        prop_assert_eq!(pair.a.session.acknowledged(), pair.a.stream().len() as u64);
+    }
+
+    /// req: COMP-03
+    ///
+    /// What was said to have arrived is what the application reads after a loss: from there on
+    /// the rest is sent again another way.
+    #[test]
+    fn a_lost_connection_leaves_exactly_what_had_arrived(
+        a in patient(), b in patient(),
+        operations in vec(ordinary(), 1..80), suspend in any::<Option<bool>>(),
+    ) {
+        let can = |config| Config { suspend: true, ..config };
+        let mut pair = Pair::established(can(a), can(b));
+        for operation in &operations {
+            apply(&mut pair, operation);
+        }
+        if let Some(both) = suspend {
+            apply(&mut pair, &Operation::Suspend(Side::A));
+            if both {
+                apply(&mut pair, &Operation::Suspend(Side::B));
+            }
+        }
+        // What is still under way is lost with the connection.
+        pair.cut = true;
+        apply(&mut pair, &Operation::Disconnect);
+        let here = [Side::A, Side::B].map(|side| pair.host(side).session.received());
+        calm(&mut pair);
+        check_positions(&pair);
+        for (side, here) in [Side::A, Side::B].into_iter().zip(here) {
+            let host = pair.host(side);
+            prop_assert_eq!(host.session.received(), here);
+            prop_assert_eq!(host.session.consumed_offset(), here);
+            prop_assert_eq!(host.received.len() as u64, here);
         }
     }
 }

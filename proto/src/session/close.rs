@@ -152,7 +152,10 @@ impl Session {
         if finished && !(self.role == Role::Connector && ended) {
             return Err(ProtocolError::Unexpected);
         }
-        self.closing.finished_heard |= finished;
+        if finished {
+            self.closing.finished_heard = true;
+            self.send.confirm_all();
+        }
         if receive {
             self.send.peer_closed(&mut self.effects);
         }
@@ -167,7 +170,11 @@ impl Session {
         if !offered || (answer && !said) {
             return Err(ProtocolError::Unexpected);
         }
-        self.receive.ended(End::Suspended, end)
+        self.receive.ended(End::Suspended, end)?;
+        if answer {
+            self.send.confirm_end();
+        }
+        Ok(())
     }
 
     /// Both streams have ended, and both sides' transfers are over.
@@ -183,6 +190,7 @@ impl Session {
             match (how, self.receive.end()) {
                 (End::Shutdown, _) => send = Some(end),
                 (End::Suspended, Some((End::Suspended, _))) => {
+                    // req: COMP-02 behind everything that was sent
                     return Some(Message::Suspended { end });
                 }
                 (End::Suspended, _) => return Some(Message::Suspend { end }),

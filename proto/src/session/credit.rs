@@ -79,6 +79,17 @@ impl Credits {
         self.peer_receives = receives;
     }
 
+    /// The number of the last message sent; the first is 1.
+    pub(super) fn last_sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// The peer has received everything up to this message: it never permits more than it has
+    /// received and has buffers for.
+    pub(super) fn certain(&self) -> u32 {
+        self.limit.wrapping_sub(self.peer_receives)
+    }
+
     fn available(&self) -> u32 {
         self.limit.wrapping_sub(self.sent)
     }

@@ -166,6 +166,7 @@ impl Session {
             return Ok(Incoming::Control);
         }
         self.credits.limit_received(received.credit)?;
+        self.send.confirm(self.credits.certain());
         let query = received.message == Message::KeepAlive { query: true };
         self.alive.heard(self.now, query);
         let Received {
@@ -425,6 +426,7 @@ impl Session {
         self.alive.spoke();
         // req: SEED-02 the peer learns how many of its messages have a buffer
         let credit = self.credits.message_sent(self.receive.room());
+        self.send.made(self.credits.last_sent());
         let version = self.peer.as_ref().map_or(0, |peer| peer.version);
         Some(Outgoing {
             message,
@@ -518,6 +520,21 @@ impl Session {
     #[must_use]
     pub fn consumed_offset(&self) -> u64 {
         self.receive.consumed_offset()
+    }
+
+    /// The peer has received every byte before this position, whatever becomes of the connection.
+    ///
+    /// It never goes back, and may lag behind by as many messages as the peer has buffers.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.send.acknowledged()
+    }
+
+    /// Every byte before this position has arrived: when the connection has failed, the application
+    /// still reads exactly up to here.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.receive.received()
     }
 
     /// The negotiation has succeeded.
@@ -620,13 +637,14 @@ impl Session {
 
     /// How much every queue can take without asking the allocator.
     #[must_use]
-    pub fn capacities(&self) -> [usize; 6] {
-        let [queue, transfers] = self.send.capacities();
+    pub fn capacities(&self) -> [usize; 7] {
+        let [queue, transfers, points] = self.send.capacities();
         let [segments, incoming, chunks] = self.receive.capacities();
         [
             self.effects.capacity(),
             queue,
             transfers,
+            points,
             segments,
             incoming,
             chunks,

@@ -135,6 +135,7 @@ impl Session {
                     self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
                     return Ok(());
                 }
+                // req: COMP-01
                 if offer.companion.is_some() != self.config.companion_wanted {
                     self.refuse();
                     return Ok(());
@@ -217,6 +218,7 @@ impl Session {
         let peer = conclude(&self.config, offer, VERSION);
         self.alive.start(peer.keep_alive, self.now);
         self.send.decide(&peer);
+        self.send.confirms_within(peer.receive_buffers);
         self.peer = Some(peer);
     }
 }

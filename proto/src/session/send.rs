@@ -5,11 +5,13 @@
 //!
 //! Invariant: each accepted send is either in `queue`, or in `transfers`, or completed exactly once.
 
+mod confirmed;
 mod large;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use confirmed::Confirmed;
 use large::{Owner, Phase, Transfer};
 
 use super::action::{Action, Body, Cancel, End, SendId};
@@ -39,6 +41,7 @@ pub(super) struct SendSide {
     end: Ending,
     peer_closed: bool,
     stalled: bool,
+    confirmed: Confirmed,
 }
 
 /// How far the end of the outgoing stream is.
@@ -79,6 +82,7 @@ impl SendSide {
             end: Ending::Open,
             peer_closed: false,
             stalled: false,
+            confirmed: Confirmed::new(),
         }
     }
 
@@ -208,6 +212,7 @@ impl SendSide {
 
     /// The connection is gone: everything fails.
     pub(super) fn fail(&mut self, failure: Failure, effects: &mut Effects) {
+        self.settle_confirmed();
         self.drop_queue(SendFailure::Failed(failure), effects);
         self.kill(SendFailure::Failed(failure), |_| true, effects);
     }
@@ -329,8 +334,12 @@ impl SendSide {
     }
 
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn capacities(&self) -> [usize; 2] {
-        [self.queue.capacity(), self.transfers.capacity()]
+    pub(super) fn capacities(&self) -> [usize; 3] {
+        [
+            self.queue.capacity(),
+            self.transfers.capacity(),
+            self.points_capacity(),
+        ]
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -348,6 +357,7 @@ impl SendSide {
 
     pub(super) fn end_told(&mut self, how: End) {
         self.end = Ending::Told(how);
+        self.end_made();
     }
 }
 

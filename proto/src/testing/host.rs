@@ -64,7 +64,7 @@ pub struct Host {
     pub offered: Vec<CompanionInfo>,
     /// A log of actions, one word each, if wanted.
     pub log: Option<Vec<String>>,
-    pub(super) capacities: [usize; 6],
+    pub(super) capacities: [usize; 7],
     pub(super) main: VecDeque<u8>,
     pub(super) fill: VecDeque<u8>,
     pub(super) memories: BTreeMap<MemoryKey, Vec<u8>>,

@@ -288,6 +288,30 @@ impl ReceiveSide {
         }
     }
 
+    /// Position of the first byte that is not here.
+    pub(crate) fn received(&self) -> u64 {
+        if self.discard {
+            return self.announced;
+        }
+        for transfer in &self.transfers {
+            let mut here = transfer.consumed;
+            if transfer.refused {
+                here = transfer.arrived;
+            } else {
+                for chunk in self.chunks.iter().filter(|c| c.transfer == transfer.id) {
+                    if chunk.phase != Phase::Ready {
+                        break;
+                    }
+                    here = chunk.offset + chunk.len;
+                }
+            }
+            if here < transfer.total {
+                return transfer.start + here;
+            }
+        }
+        self.announced
+    }
+
     /// The connection is gone. What is here in one piece stays readable.
     pub(crate) fn fail(&mut self, failure: Failure, effects: &mut Effects) {
         self.broken = true;

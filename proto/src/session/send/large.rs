@@ -16,10 +16,10 @@ pub(super) struct Transfer {
     /// 0 until the first message is made.
     id: TransferId,
     /// Position in the stream.
-    start: u64,
-    len: u64,
-    initial: u32,
-    mode: SendMode,
+    pub(super) start: u64,
+    pub(super) len: u64,
+    pub(super) initial: u32,
+    pub(super) mode: SendMode,
     pub(super) phase: Phase,
     /// Exposed or registered.
     held: bool,
@@ -31,7 +31,7 @@ pub(super) struct Transfer {
     /// Writes in flight.
     pub(super) writing: u32,
     /// The part to be sent in messages: (next, end).
-    fill: Option<(u64, u64)>,
+    pub(super) fill: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,7 +140,9 @@ impl SendSide {
         };
         transfer.held = result.is_ok();
         match (transfer.phase, result) {
-            (Phase::Dying(failure), _) => self.finish(at, Err(failure), effects),
+            (Phase::Dying(failure), _) => {
+                self.finish(at, Err(failure), effects);
+            }
             (_, Ok(descriptor)) => {
                 transfer.descriptor = descriptor;
                 transfer.phase = Phase::Prepared;
@@ -159,7 +161,7 @@ impl SendSide {
         at: usize,
         result: Result<(), SendFailure>,
         effects: &mut Effects,
-    ) {
+    ) -> Transfer {
         let transfer = self.transfers.remove(at);
         // req: SEED-09 released first, completed then
         transfer.release(effects);
@@ -167,6 +169,7 @@ impl SendSide {
             send: transfer.send,
             result,
         });
+        transfer
     }
 
     fn active(&mut self, id: TransferId) -> Result<(usize, &mut Transfer), ProtocolError> {
@@ -187,7 +190,8 @@ impl SendSide {
         if owes || !transfer.locations.is_empty() {
             return Err(ProtocolError::Transfer);
         }
-        self.finish(at, Ok(()), effects);
+        let transfer = self.finish(at, Ok(()), effects);
+        self.confirm_transfer(&transfer);
         Ok(())
     }
 
