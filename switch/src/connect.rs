@@ -60,7 +60,15 @@ pub(crate) struct Wishes {
 }
 
 /// Connects to one address.
-pub(crate) fn open(switch: &Switch, to: SocketAddr, wishes: Wishes) -> io::Result<Opened> {
+///
+/// With a TCP socket of the caller's that one is the companion, and connects if the SAN does not.
+pub(crate) fn open(
+    switch: &Switch,
+    to: SocketAddr,
+    wishes: Wishes,
+    own: Option<TcpSocket>,
+) -> io::Result<Opened> {
+    let tcp_to = if own.is_some() { to } else { as_it_is(to) };
     let to = as_it_is(to);
     let provider = if wishes.tcp_only {
         Err(Reason::Asked)
@@ -69,13 +77,20 @@ pub(crate) fn open(switch: &Switch, to: SocketAddr, wishes: Wishes) -> io::Resul
     };
     let provider = match provider {
         Ok(provider) => provider,
-        Err(reason) => return plain(to, wishes, reason),
+        Err(reason) => return plain(own, tcp_to, wishes, reason),
     };
     let Ok(source) = sys::source_towards(to) else {
-        return plain(to, wishes, Reason::NoSource);
+        return plain(own, tcp_to, wishes, Reason::NoSource);
     };
-    let Ok((companion, local)) = tcp::companion(source) else {
-        return plain(to, wishes, Reason::NoCompanion);
+    let (companion, local) = match own {
+        Some(own) => match tcp::reserve(&own, source) {
+            Ok(local) => (own, local),
+            Err(_) => return plain(Some(own), tcp_to, wishes, Reason::NoCompanion),
+        },
+        None => match tcp::companion(source) {
+            Ok(made) => made,
+            Err(_) => return plain(None, tcp_to, wishes, Reason::NoCompanion),
+        },
     };
     match attempt(&provider, local, to, wishes) {
         Ok(socket) => Ok(Opened::San { socket, companion }),
@@ -84,7 +99,7 @@ pub(crate) fn open(switch: &Switch, to: SocketAddr, wishes: Wishes) -> io::Resul
         // req: WSD-18 everything else goes on over TCP, from the same address
         Err(Failure::Fallback(reason)) => {
             tracing::debug!(provider = provider.name(), %to, %reason, "falling back to TCP");
-            let stream = companion.connect(to, wishes.deadline)?;
+            let stream = companion.connect(tcp_to, wishes.deadline)?;
             Ok(Opened::Tcp { stream, reason })
         }
     }
@@ -98,8 +113,17 @@ fn as_it_is(to: SocketAddr) -> SocketAddr {
     }
 }
 
-fn plain(to: SocketAddr, wishes: Wishes, reason: Reason) -> io::Result<Opened> {
-    let stream = TcpSocket::new(&to)?.connect(to, wishes.deadline)?;
+fn plain(
+    own: Option<TcpSocket>,
+    to: SocketAddr,
+    wishes: Wishes,
+    reason: Reason,
+) -> io::Result<Opened> {
+    let socket = match own {
+        Some(own) => own,
+        None => TcpSocket::new(&to)?,
+    };
+    let stream = socket.connect(to, wishes.deadline)?;
     Ok(Opened::Tcp { stream, reason })
 }
 

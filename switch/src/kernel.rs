@@ -4,12 +4,14 @@
 //! readable when the last call that would have blocked is worth repeating. So one loop serves
 //! streams of both kinds.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use libc::c_int;
 
 use crate::sys::{self, Interest, PollSet};
 
@@ -19,6 +21,8 @@ const CLOSE_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct KernelStream {
     tcp: TcpStream,
     set: OnceLock<PollSet>,
+    read_set: OnceLock<PollSet>,
+    write_set: OnceLock<PollSet>,
     /// The last write would have blocked.
     write_wanted: AtomicBool,
 }
@@ -28,6 +32,8 @@ impl KernelStream {
         KernelStream {
             tcp,
             set: OnceLock::new(),
+            read_set: OnceLock::new(),
+            write_set: OnceLock::new(),
             write_wanted: AtomicBool::new(false),
         }
     }
@@ -48,6 +54,21 @@ impl KernelStream {
                 self.tcp.as_fd()
             }
         }
+    }
+
+    /// The descriptor that is readable while a call in one direction is worth repeating.
+    pub(crate) fn descriptor_for(&self, interest: Interest) -> io::Result<BorrowedFd<'_>> {
+        let place = match interest {
+            Interest::Read => &self.read_set,
+            Interest::Write => &self.write_set,
+            Interest::ReadWrite => return Ok(self.descriptor()),
+        };
+        if let Some(set) = place.get() {
+            return Ok(set.as_fd());
+        }
+        let set = PollSet::new()?;
+        set.add_for(self.tcp.as_fd(), interest)?;
+        Ok(place.get_or_init(|| set).as_fd())
     }
 
     fn make_set(&self) -> io::Result<PollSet> {
@@ -87,6 +108,20 @@ impl KernelStream {
             set.change(self.tcp.as_fd(), interest)?;
         }
         result
+    }
+
+    /// Sends, with flags of the kernel's.
+    pub(crate) fn send(&self, slices: &[IoSlice<'_>], flags: c_int) -> io::Result<usize> {
+        sys::send(self.tcp.as_fd(), slices, flags)
+    }
+
+    /// Receives, with flags of the kernel's.
+    pub(crate) fn receive(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        flags: c_int,
+    ) -> io::Result<usize> {
+        sys::receive(self.tcp.as_fd(), buffers, flags)
     }
 
     pub(crate) fn send_urgent(&self, bytes: &[u8]) -> io::Result<usize> {

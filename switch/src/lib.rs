@@ -4,7 +4,8 @@
 //! ends have a SAN provider the bytes go over it, elsewhere over TCP, and
 //! [`SanStream::transport`] says which and why. The layers, from the application down:
 //!
-//! * `sockets`, `stream`, `listener`: what applications use; `options`, `reason`: what they say and hear.
+//! * `sockets`, `stream`, `listener`, `poll`: what applications use; `options`, `reason`: what they
+//!   say and hear.
 //! * `connect`, `reception`: how connections come about; `tcp`, `kernel`: the path beside the SAN.
 //! * [`companion`]: the upgrade of a kernel connection whose program does not know us.
 //! * `conn`, `memory`: the session protocol (`wsd_proto`) driven over one connected socket.
@@ -27,6 +28,7 @@ mod load;
 #[allow(unsafe_code)]
 mod memory;
 mod options;
+mod poll;
 mod provider;
 mod reason;
 mod reception;
@@ -47,6 +49,7 @@ pub use conn::Stats;
 pub use error::WsaError;
 pub use listener::{Incoming, SanListener};
 pub use options::{ConnectOptions, Mode, SendPolicy, StreamOptions};
+pub use poll::{PollEntry, Pollable, poll};
 pub use provider::{Capabilities, Source};
 pub use reason::{Reason, Transport};
 pub use stream::SanStream;

@@ -21,7 +21,6 @@ use crate::socket::{BoundError, SanSocket};
 use crate::stream::SanStream;
 use crate::switch::Switch;
 use crate::sys::{self, PollFd, PollSet};
-use crate::tcp;
 
 /// Accepts connections over the SAN and over TCP at one address.
 ///
@@ -80,10 +79,9 @@ impl SanListener {
 
     pub(crate) fn open(
         switch: &Switch,
-        at: SocketAddr,
+        (tcp, addresses): (TcpListener, Vec<SocketAddr>),
         options: &StreamOptions,
     ) -> io::Result<SanListener> {
-        let (tcp, addresses) = tcp::listener(at)?;
         let mut providers = Vec::new();
         let mut listening = Vec::new();
         let mut reason = None;
@@ -182,6 +180,11 @@ impl SanListener {
         let stream = SanStream::from_connection(connection, None);
         let peer = stream.peer_addr().ok()?;
         Some((stream, peer))
+    }
+
+    /// The kernel's socket that listens for connections over TCP: for its options.
+    pub fn tcp_socket(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
     }
 
     /// The connections as they come, for ever.

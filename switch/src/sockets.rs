@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::conn::Connection;
@@ -11,6 +12,7 @@ use crate::options::{Mode, StreamOptions};
 use crate::stream::SanStream;
 use crate::switch::Switch;
 use crate::sys;
+use crate::tcp::{self, TcpSocket};
 
 impl Switch {
     /// Connects to the first of the addresses that answers: over the SAN where it serves, over TCP
@@ -42,10 +44,32 @@ impl Switch {
         addresses: impl ToSocketAddrs,
         options: &StreamOptions,
     ) -> io::Result<SanStream> {
-        first_that_works(addresses, |address| self.connect_one(address, options))
+        first_that_works(addresses, |address| {
+            self.connect_one(address, options, None)
+        })
     }
 
-    fn connect_one(&self, to: SocketAddr, options: &StreamOptions) -> io::Result<SanStream> {
+    /// As [`Switch::connect_with`], from a TCP socket of the caller's: one that is not connected,
+    /// bound or not. It reserves the address for a connection over a SAN, and carries one over TCP;
+    /// its options are kept. After an error a duplicate of it can be used again.
+    ///
+    /// # Errors
+    /// As for [`Switch::connect`].
+    pub fn connect_from(
+        &self,
+        socket: OwnedFd,
+        to: SocketAddr,
+        options: &StreamOptions,
+    ) -> io::Result<SanStream> {
+        self.connect_one(to, options, Some(socket.into()))
+    }
+
+    fn connect_one(
+        &self,
+        to: SocketAddr,
+        options: &StreamOptions,
+        own: Option<TcpSocket>,
+    ) -> io::Result<SanStream> {
         let deadline = options
             .connect_timeout_value()
             .and_then(sys::deadline_after);
@@ -55,7 +79,7 @@ impl Switch {
             debug: options.debug,
             deadline,
         };
-        match connect::open(self, to, wishes)? {
+        match connect::open(self, to, wishes, own)? {
             Opened::San { socket, companion } => {
                 // A SAN connection exists: from here on every error is the application's.
                 let connection = Connection::connect(socket, options, deadline)?;
@@ -86,8 +110,24 @@ impl Switch {
         options: &StreamOptions,
     ) -> io::Result<SanListener> {
         first_that_works(addresses, |address| {
-            SanListener::open(self, address, options)
+            let made = tcp::listener(address)?;
+            SanListener::open(self, made, options)
         })
+    }
+
+    /// Listens with a TCP socket of the caller's, one that is bound, beside the SAN. Its options are
+    /// kept; the backlog is that of TCP alone.
+    ///
+    /// # Errors
+    /// As for [`SanListener::bind`].
+    pub fn listen_on(
+        &self,
+        socket: OwnedFd,
+        backlog: i32,
+        options: &StreamOptions,
+    ) -> io::Result<SanListener> {
+        let made = tcp::listen(socket.into(), backlog)?;
+        SanListener::open(self, made, options)
     }
 }
 

@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::conn::{Connection, Stats};
+use crate::conn::{Connection, Direction, Patience, Stats};
 use crate::kernel::KernelStream;
 use crate::options::StreamOptions;
 use crate::reason::{Reason, Transport};
-use crate::sys;
+use crate::sys::{self, Interest};
 
 /// A connected stream, over the SAN where both ends can, otherwise over TCP.
 ///
@@ -364,6 +364,107 @@ impl SanStream {
         }
     }
 
+    // ---- calls that never wait
+
+    /// As a read, but returns `WouldBlock` where that would wait, whatever
+    /// [`SanStream::set_nonblocking`] says.
+    ///
+    /// # Errors
+    /// As from [`Read::read_vectored`].
+    pub fn try_read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match &self.inner.path {
+            Path::San(connection) => connection.read_vectored_by(buffers, Patience::Never),
+            Path::Tcp(stream, _) => stream.receive(buffers, libc::MSG_DONTWAIT),
+        }
+    }
+
+    /// As [`SanStream::peek`], but never waits.
+    ///
+    /// # Errors
+    /// As from [`SanStream::peek`].
+    pub fn try_peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.inner.path {
+            Path::San(connection) => connection.peek_by(buffer, Patience::Never),
+            Path::Tcp(stream, _) => {
+                let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+                stream.receive(&mut [IoSliceMut::new(buffer)], flags)
+            }
+        }
+    }
+
+    /// As a write, but returns `WouldBlock` where that would wait, and what was accepted if it is a
+    /// part, whatever [`SanStream::set_nonblocking`] says.
+    ///
+    /// # Errors
+    /// As from [`Write::write_vectored`].
+    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.inner.path {
+            Path::San(connection) => connection.write_vectored_by(slices, Patience::Never),
+            Path::Tcp(stream, _) => {
+                stream.writing(|stream| stream.send(slices, libc::MSG_DONTWAIT))
+            }
+        }
+    }
+
+    /// As [`SanStream::send_urgent`], but never waits.
+    ///
+    /// # Errors
+    /// As from [`SanStream::send_urgent`].
+    pub fn try_send_urgent(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.inner.path {
+            Path::San(connection) => connection.write_urgent_by(bytes, Patience::Never),
+            Path::Tcp(stream, _) => stream.writing(|stream| {
+                let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
+                stream.send(&[IoSlice::new(bytes)], flags)
+            }),
+        }
+    }
+
+    // ---- waiting elsewhere
+
+    /// A descriptor that is readable while a read is worth a try: something is there, or the end,
+    /// or an error; now and then without a cause, until the next call. The stream's own, made at
+    /// the first use; to be polled and nothing else.
+    ///
+    /// # Errors
+    /// If no descriptor can be made.
+    pub fn read_descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.inner.path {
+            Path::San(connection) => connection.descriptor_for(Direction::Read),
+            Path::Tcp(stream, _) => stream.descriptor_for(Interest::Read),
+        }
+    }
+
+    /// A descriptor that is *readable* while a write is worth a try: there is room for as much as
+    /// the last one found none for, or an error; now and then without a cause, until the next call.
+    /// The stream's own, made at the first use; to be polled and nothing else.
+    ///
+    /// # Errors
+    /// If no descriptor can be made.
+    pub fn write_descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.inner.path {
+            Path::San(connection) => connection.descriptor_for(Direction::Write),
+            Path::Tcp(stream, _) => stream.descriptor_for(Interest::Write),
+        }
+    }
+
+    /// The kernel's socket, where it carries the stream: for its options. Over a SAN there is none.
+    #[must_use]
+    pub fn tcp_socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.inner.path {
+            Path::San(_) => None,
+            Path::Tcp(stream, _) => Some(stream.tcp().as_fd()),
+        }
+    }
+
+    /// The connection over a SAN, if it is one.
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        match &self.inner.path {
+            Path::San(connection) => Some(connection),
+            Path::Tcp(..) => None,
+        }
+    }
+
     fn read_bytes(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.read(buffer),
@@ -402,7 +503,8 @@ impl Write for &SanStream {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.write_vectored(slices),
-            Path::Tcp(stream, _) => stream.writing(|stream| stream.tcp().write_vectored(slices)),
+            // Unlike writev never a signal.
+            Path::Tcp(stream, _) => stream.writing(|stream| stream.send(slices, 0)),
         }
     }
 

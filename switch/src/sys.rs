@@ -195,6 +195,24 @@ impl<'a> PollFd<'a> {
         PollFd::new(fd, libc::POLLOUT)
     }
 
+    /// Any number, also one that is no descriptor: the kernel says so.
+    pub(crate) fn numbered(fd: RawFd, events: libc::c_short) -> PollFd<'a> {
+        let raw = libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        };
+        PollFd {
+            raw,
+            life: std::marker::PhantomData,
+        }
+    }
+
+    /// What the last wait found.
+    pub(crate) fn found(&self) -> libc::c_short {
+        self.raw.revents
+    }
+
     /// Whether the last [`wait`] found what was asked for, or an error to be fetched.
     pub(crate) fn is_ready(&self) -> bool {
         self.raw.revents != 0
@@ -204,24 +222,28 @@ impl<'a> PollFd<'a> {
 /// Waits until one of the descriptors is ready or the deadline has passed (then 0 are ready).
 pub(crate) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
     loop {
-        let time = deadline.map(|end| {
-            let left = end.saturating_duration_since(Instant::now());
-            libc::timespec {
-                tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
-                tv_nsec: libc::c_long::from(left.subsec_nanos()),
-            }
-        });
-        let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        let count = libc::nfds_t::try_from(fds.len()).unwrap_or(libc::nfds_t::MAX);
-        // SAFETY: `PollFd` is transparent over pollfd; the slice and the time outlive the call; a
-        // null signal mask changes nothing.
-        let ready = unsafe { libc::ppoll(fds.as_mut_ptr().cast(), count, time, std::ptr::null()) };
-        match check(ready) {
-            Ok(ready) => return Ok(usize::try_from(ready).unwrap_or(0)),
+        match wait_once(fds, deadline) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            waited => return waited,
         }
     }
+}
+
+/// As [`wait`]; a signal ends it.
+pub(crate) fn wait_once(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<usize> {
+    let time = deadline.map(|end| {
+        let left = end.saturating_duration_since(Instant::now());
+        libc::timespec {
+            tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::from(left.subsec_nanos()),
+        }
+    });
+    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let count = libc::nfds_t::try_from(fds.len()).unwrap_or(libc::nfds_t::MAX);
+    // SAFETY: `PollFd` is transparent over pollfd; the slice and the time outlive the call; a
+    // null signal mask changes nothing.
+    let ready = unsafe { libc::ppoll(fds.as_mut_ptr().cast(), count, time, std::ptr::null()) };
+    Ok(usize::try_from(check(ready)?).unwrap_or(0))
 }
 
 /// A set of descriptors that can itself be polled: readable while one of its members is.
@@ -239,29 +261,18 @@ impl PollSet {
 
     /// Adds a descriptor. The kernel takes it out again when its last duplicate is closed.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN.cast_unsigned(),
-            u64: 0,
-        };
-        let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());
-        // SAFETY: both descriptors are open, the event is read during the call only.
-        check(unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, member, &raw mut event) })?;
-        Ok(())
+        self.control(libc::EPOLL_CTL_ADD, fd, Interest::Read)
     }
-}
 
-/// What a member of a [`PollSet`] is watched for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Interest {
-    Read,
-    ReadWrite,
-}
+    /// As [`PollSet::add`], for something else than reading.
+    pub(crate) fn add_for(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, interest)
+    }
 
-impl PollSet {
-    /// Changes what a member is watched for.
-    pub(crate) fn change(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    fn control(&self, what: libc::c_int, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         let events = match interest {
             Interest::Read => libc::EPOLLIN,
+            Interest::Write => libc::EPOLLOUT,
             Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
         };
         let mut event = libc::epoll_event {
@@ -270,8 +281,23 @@ impl PollSet {
         };
         let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());
         // SAFETY: both descriptors are open, the event is read during the call only.
-        check(unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_MOD, member, &raw mut event) })?;
+        check(unsafe { libc::epoll_ctl(set, what, member, &raw mut event) })?;
         Ok(())
+    }
+}
+
+/// What a member of a [`PollSet`] is watched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interest {
+    Read,
+    Write,
+    ReadWrite,
+}
+
+impl PollSet {
+    /// Changes what a member is watched for.
+    pub(crate) fn change(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, interest)
     }
 }
 
@@ -493,6 +519,13 @@ impl TcpSocket {
     }
 }
 
+/// A TCP socket that somebody else has made.
+impl From<OwnedFd> for TcpSocket {
+    fn from(fd: OwnedFd) -> TcpSocket {
+        TcpSocket { fd }
+    }
+}
+
 impl From<TcpSocket> for OwnedFd {
     fn from(socket: TcpSocket) -> OwnedFd {
         socket.fd
@@ -509,6 +542,47 @@ pub(crate) fn is_privileged() -> bool {
 fn moved(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
+
+/// What `sendmsg` and `recvmsg` take: buffers, and nothing else.
+fn message(buffers: *const libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: all zeroes says: no address, no buffers, nothing besides.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = buffers.cast_mut();
+    // More than the kernel takes is refused by it.
+    message.msg_iovlen = count as _;
+    message
+}
+
+/// Sends without a signal where nobody listens any more.
+pub(crate) fn send(
+    fd: BorrowedFd<'_>,
+    slices: &[io::IoSlice<'_>],
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    let slices = slices
+        .get(..slices.len().min(MOST_SLICES))
+        .unwrap_or(slices);
+    // An `IoSlice` is an iovec.
+    let message = message(slices.as_ptr().cast(), slices.len());
+    let flags = flags | libc::MSG_NOSIGNAL;
+    // SAFETY: the slices are live, and only read.
+    moved(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) })
+}
+
+pub(crate) fn receive(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [io::IoSliceMut<'_>],
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    let count = buffers.len().min(MOST_SLICES);
+    // An `IoSliceMut` is an iovec.
+    let mut message = message(buffers.as_mut_ptr().cast(), count);
+    // SAFETY: the buffers are live and this call's alone.
+    moved(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })
+}
+
+/// IOV_MAX.
+const MOST_SLICES: usize = 1024;
 
 /// Sends bytes of which the last one is urgent.
 pub(crate) fn send_urgent(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {

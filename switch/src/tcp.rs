@@ -2,7 +2,9 @@
 //! carry the connection where the SAN does not.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use crate::route;
 
 pub(crate) use crate::sys::TcpSocket;
 
@@ -17,14 +19,46 @@ pub(crate) fn companion(source: SocketAddr) -> io::Result<(TcpSocket, SocketAddr
     Ok((socket, local))
 }
 
+/// Gives a socket that somebody else has made the local address for a connect, if it has none.
+/// Returns the whole address, that of an IPv4 peer as one of IPv4.
+pub(crate) fn reserve(socket: &TcpSocket, source: SocketAddr) -> io::Result<SocketAddr> {
+    let mut local = socket.local_addr()?;
+    if local.port() == 0 {
+        let ip = match (local, source.ip()) {
+            (SocketAddr::V6(_), IpAddr::V4(v4)) => IpAddr::V6(v4.to_ipv6_mapped()),
+            (_, ip) => ip,
+        };
+        let mut at = source;
+        at.set_ip(ip);
+        socket.bind(at)?;
+        local = socket.local_addr()?;
+    }
+    if local.ip().is_unspecified() {
+        let mut whole = source;
+        whole.set_port(local.port());
+        return Ok(whole);
+    }
+    local.set_ip(route::canonical(&local.ip()));
+    Ok(local)
+}
+
 /// A TCP listener, its address, and the addresses at which a SAN has to listen for the same port:
 /// its own, and for an IPv6 wildcard that also takes IPv4 connections the IPv4 wildcard, too.
 pub(crate) fn listener(at: SocketAddr) -> io::Result<(TcpListener, Vec<SocketAddr>)> {
     let socket = TcpSocket::new(&at)?;
     socket.reuse_address()?;
     socket.bind(at)?;
+    listen(socket, BACKLOG)
+}
+
+/// As [`listener`], on a socket that somebody has bound.
+pub(crate) fn listen(
+    socket: TcpSocket,
+    backlog: i32,
+) -> io::Result<(TcpListener, Vec<SocketAddr>)> {
+    let at = socket.local_addr()?;
     let takes_both = at.is_ipv6() && at.ip().is_unspecified() && !socket.is_v6_only()?;
-    let listener = socket.listen(BACKLOG)?;
+    let listener = socket.listen(backlog)?;
     // Accepting waits on several descriptors, so none of them may block by itself.
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;

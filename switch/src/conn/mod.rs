@@ -4,7 +4,8 @@
 //! What each file owns: [`drive`] the session and what it wants done; [`pool`] the control buffers;
 //! [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
 //! of large transfers; [`read`] and [`mod@write`] the two directions as the application sees them;
-//! [`close`] the end; [`wait`] how a thread waits; [`readiness`] the descriptor to poll;
+//! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once;
+//! [`readiness`] the descriptors to poll;
 //! [`service`] what goes on while nobody is in a call; [`negotiate`] the beginning; [`stats`] what
 //! is counted.
 //!
@@ -28,13 +29,14 @@ mod transfer;
 mod tune;
 mod urgent;
 mod wait;
+mod watch;
 mod write;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -42,7 +44,7 @@ use wsd_proto::{Failure, Role, SendError, SendFailure, Session};
 
 use drive::{Limits, State};
 use pool::Pool;
-use readiness::Readiness;
+use readiness::Descriptors;
 use stats::Counts;
 use tune::tuning;
 use wait::{Spin, Upcall};
@@ -52,7 +54,10 @@ use crate::options::{SendPolicy, StreamOptions};
 use crate::socket::SanSocket;
 use crate::sys::Event;
 
+pub(crate) use readiness::Direction;
 pub use stats::Stats;
+pub(crate) use wait::{Patience, own_event};
+pub(crate) use watch::Watching;
 
 /// Small sends that may wait for credit, in bytes: enough to merge what a peer that is busy for a
 /// moment does not take, little enough to hold for each connection.
@@ -73,11 +78,11 @@ pub(crate) struct Connection {
     counts: Counts,
     /// Only for a provider that cannot be armed.
     upcall: Option<Arc<Upcall>>,
-    readiness: OnceLock<Readiness>,
+    descriptors: Descriptors,
     /// The service thread looks after it, or has been asked to.
     adopted: AtomicBool,
     policy: SendPolicy,
-    /// Stands in for `readiness` where that cannot be made.
+    /// Stands in for `descriptors` where one cannot be made.
     always: &'static Event,
 }
 
@@ -124,7 +129,7 @@ impl Connection {
             spinning: Spin::new(),
             counts: Counts::default(),
             upcall,
-            readiness: OnceLock::new(),
+            descriptors: Descriptors::default(),
             adopted: AtomicBool::new(false),
             policy: options.policy,
             always,

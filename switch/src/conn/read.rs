@@ -35,12 +35,18 @@ impl Connection {
     /// Reads what is there, at least one byte unless the stream has ended.
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_by(buffer, Patience::Reading)
+    }
+
+    /// As [`Connection::read`], as patient as the caller says.
+    #[inline]
+    pub(crate) fn read_by(&self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
         let mut may_lend = buffer.len() >= WORTH_LENDING;
         loop {
-            let step = self.read_step(buffer, may_lend)?;
+            let step = self.read_step(buffer, may_lend, patience)?;
             let done = match step {
                 Step::Read(count) => return Ok(count),
                 Step::Large(done) => done,
@@ -57,11 +63,12 @@ impl Connection {
     }
 
     #[inline]
-    fn read_step(&self, buffer: &mut [u8], may_lend: bool) -> io::Result<Step> {
+    fn read_step(&self, buffer: &mut [u8], may_lend: bool, patience: Patience) -> io::Result<Step> {
         let mut target = Target::new(buffer);
-        self.block(Patience::Reading, |state, socket, _| {
+        self.block(patience, |state, socket, _| {
             // A buffer is not lent by a call that may return before the data is there.
-            let waits = !state.settings.nonblocking && state.settings.read_timeout.is_none();
+            let waits =
+                !patience.is_never(&state.settings) && state.settings.read_timeout.is_none();
             let lend = may_lend && waits;
             state.set_direct(socket, lend);
             let fetched = state.fetch(socket, &mut target);
@@ -154,12 +161,20 @@ impl Connection {
 
     /// Fills the buffers one after the other with what is there.
     pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_vectored_by(buffers, Patience::Reading)
+    }
+
+    pub(crate) fn read_vectored_by(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        patience: Patience,
+    ) -> io::Result<usize> {
         let mut done = 0;
         for buffer in buffers.iter_mut().filter(|buffer| !buffer.is_empty()) {
             if done > 0 && !self.has_bytes() {
                 break;
             }
-            let count = match self.read(buffer) {
+            let count = match self.read_by(buffer, patience) {
                 Ok(count) => count,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -183,10 +198,14 @@ impl Connection {
 
     /// Reads without taking anything out of the stream.
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.peek_by(buffer, Patience::Reading)
+    }
+
+    pub(crate) fn peek_by(&self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        self.block(Patience::Reading, |state, socket, _| {
+        self.block(patience, |state, socket, _| {
             let mut target = Target::new(buffer);
             let fetched = state.peek(socket, &mut target);
             match fetched {

@@ -1,8 +1,9 @@
-//! The descriptor an application polls: readable while a call is worth repeating.
+//! The descriptors an application polls: readable while a call is worth repeating.
 //!
-//! Owns a poll set of two members, the provider's descriptor, armed while nothing is there, and an
-//! event that is set while something is. Invariant: at the end of every call and of every step of
-//! the service thread, either the event is set or the provider is armed.
+//! Owns for each of them a poll set of two members, the provider's descriptor, armed while nothing
+//! is there, and an event that is set while something is. Invariant: at the end of every call and
+//! of every step of the service thread, for each descriptor that was made either its event is set
+//! or the provider is armed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +15,45 @@ use super::drive::State;
 use super::wait::Armed;
 use crate::sys::{Event, PollSet};
 
-pub(super) struct Readiness {
+/// What a descriptor tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// A read, or a write that found no room.
+    Either,
+    Read,
+    Write,
+}
+
+impl Direction {
+    const ALL: [Direction; 3] = [Direction::Either, Direction::Read, Direction::Write];
+}
+
+/// Those that were made, each at its first use.
+#[derive(Default)]
+pub(super) struct Descriptors {
+    any: AtomicBool,
+    either: OnceLock<Readiness>,
+    read: OnceLock<Readiness>,
+    write: OnceLock<Readiness>,
+}
+
+impl Descriptors {
+    #[inline]
+    pub(super) fn is_any(&self) -> bool {
+        // Relaxed: set under the connection's lock, under which this is asked.
+        self.any.load(Ordering::Relaxed)
+    }
+
+    fn of(&self, direction: Direction) -> &OnceLock<Readiness> {
+        match direction {
+            Direction::Either => &self.either,
+            Direction::Read => &self.read,
+            Direction::Write => &self.write,
+        }
+    }
+}
+
+struct Readiness {
     set: PollSet,
     event: Event,
     /// Whether the event is set. Changed under the connection's lock.
@@ -37,7 +76,7 @@ impl Readiness {
 impl Connection {
     /// The descriptor to poll, made at the first use.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        match self.make_descriptor() {
+        match self.descriptor_for(Direction::Either) {
             Ok(descriptor) => descriptor,
             Err(error) => {
                 tracing::warn!(%error, "no descriptor to poll");
@@ -46,12 +85,14 @@ impl Connection {
         }
     }
 
-    fn make_descriptor(&self) -> io::Result<BorrowedFd<'_>> {
-        if let Some(readiness) = self.readiness.get() {
+    /// The descriptor for one direction, made at the first use.
+    pub(crate) fn descriptor_for(&self, direction: Direction) -> io::Result<BorrowedFd<'_>> {
+        let place = self.descriptors.of(direction);
+        if let Some(readiness) = place.get() {
             return Ok(readiness.set.as_fd());
         }
         let mut state = self.lock();
-        if self.readiness.get().is_none() {
+        if place.get().is_none() {
             let (set, event) = (PollSet::new()?, Event::new()?);
             set.add(event.as_fd())?;
             // The provider tells its descriptor when it is armed.
@@ -67,21 +108,26 @@ impl Connection {
                 event,
                 raised: AtomicBool::new(false),
             };
-            drop(self.readiness.set(made));
+            drop(place.set(made));
+            self.descriptors.any.store(true, Ordering::Relaxed);
         }
         self.leave(state);
-        let readiness = self.readiness.get().ok_or(io::ErrorKind::Other)?;
+        let readiness = place.get().ok_or(io::ErrorKind::Other)?;
         Ok(readiness.set.as_fd())
     }
 
-    /// Makes the descriptor say what is true now.
-    pub(super) fn show(&self, state: &mut State, readiness: &Readiness) {
+    /// Makes the descriptors say what is true now.
+    pub(super) fn show(&self, state: &mut State) {
         loop {
-            let ready = state.closed
-                || state.is_readable()
-                || (state.write_wanted > 0 && state.has_room(state.write_wanted));
-            readiness.raise(ready);
-            if ready {
+            let mut all_ready = true;
+            for direction in Direction::ALL {
+                if let Some(readiness) = self.descriptors.of(direction).get() {
+                    let ready = state.is_worth_a_call(direction);
+                    readiness.raise(ready);
+                    all_ready &= ready;
+                }
+            }
+            if all_ready {
                 return;
             }
             match self.arm(state) {
@@ -89,6 +135,20 @@ impl Connection {
                 Armed::News | Armed::Closed => {}
             }
         }
+    }
+}
+
+impl State {
+    fn is_worth_a_call(&self, direction: Direction) -> bool {
+        self.closed
+            || match direction {
+                Direction::Either => {
+                    self.is_readable()
+                        || (self.write_wanted > 0 && self.has_room(self.write_wanted))
+                }
+                Direction::Read => self.is_readable(),
+                Direction::Write => self.is_writable(),
+            }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use super::Connection;
-use super::drive::{State, Watch};
+use super::drive::{Settings, State, Watch};
 use super::tune::tuning;
 use crate::socket::{Arm, SanSocket};
 use crate::sys::{self, Event, PollFd};
@@ -33,13 +33,26 @@ pub(super) enum Phase {
 
 /// How long to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Patience {
+pub(crate) enum Patience {
     /// As the application has set it for reading.
     Reading,
     /// As the application has set it for writing.
     Writing,
     /// This long, or for ever, whatever the application has set.
     For(Option<Duration>),
+    /// Not at all, whatever the application has set.
+    Never,
+}
+
+impl Patience {
+    /// Whether a call is to return at once where it would wait.
+    pub(super) fn is_never(self, settings: &Settings) -> bool {
+        match self {
+            Patience::Reading | Patience::Writing => settings.nonblocking,
+            Patience::For(_) => false,
+            Patience::Never => true,
+        }
+    }
 }
 
 /// The threads that sleep for a connection.
@@ -58,7 +71,7 @@ struct Sleeper {
 }
 
 impl Waiters {
-    fn add(&mut self, event: &Arc<Event>) -> u64 {
+    pub(super) fn add(&mut self, event: &Arc<Event>) -> u64 {
         self.next += 1;
         self.sleeping.push(Sleeper {
             name: self.next,
@@ -69,17 +82,14 @@ impl Waiters {
     }
 
     fn remove(&mut self, name: u64) {
+        self.woken(name);
+        self.remove_silently(name);
+    }
+
+    /// As `remove`; the event, which this sleeper shares with others, stays as it is.
+    pub(super) fn remove_silently(&mut self, name: u64) {
         self.resign(name);
-        if let Some(place) = self
-            .sleeping
-            .iter()
-            .position(|sleeper| sleeper.name == name)
-        {
-            let sleeper = self.sleeping.swap_remove(place);
-            if sleeper.told {
-                sleeper.event.reset();
-            }
-        }
+        self.sleeping.retain(|sleeper| sleeper.name != name);
         if self.leader.is_none()
             && let Some(next) = self.sleeping.first_mut()
         {
@@ -88,12 +98,24 @@ impl Waiters {
     }
 
     /// `true` if this sleeper is the leader now.
-    fn lead(&mut self, name: u64) -> bool {
+    pub(super) fn lead(&mut self, name: u64) -> bool {
         *self.leader.get_or_insert(name) == name
     }
 
     fn resign(&mut self, name: u64) {
         self.leader = self.leader.filter(|leader| *leader != name);
+    }
+
+    /// The sleeper is going to look; the event, which it shares with others, stays as it is.
+    pub(super) fn heard(&mut self, name: u64) {
+        self.resign(name);
+        if let Some(sleeper) = self
+            .sleeping
+            .iter_mut()
+            .find(|sleeper| sleeper.name == name)
+        {
+            sleeper.told = false;
+        }
     }
 
     fn woken(&mut self, name: u64) {
@@ -195,6 +217,11 @@ thread_local! {
     static WAKE_UP: Option<Arc<Event>> = Event::new().ok().map(Arc::new);
 }
 
+/// This thread's event, for [`Waiters::add`]. One wait at a time may use it, and leaves it unset.
+pub(crate) fn own_event() -> Option<Arc<Event>> {
+    WAKE_UP.try_with(Clone::clone).ok().flatten()
+}
+
 /// Between two looks of a thread that has no descriptor to wait for.
 const BLIND: Duration = Duration::from_millis(5);
 
@@ -229,7 +256,7 @@ impl Connection {
         mut attempt: impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
     ) -> io::Result<T> {
         let mut state = self.lock();
-        if state.settings.nonblocking && !matches!(patience, Patience::For(_)) {
+        if patience.is_never(&state.settings) {
             let result = attempt(&mut state, &self.socket, Phase::Settle);
             self.leave(state);
             return result.unwrap_or_else(|| Err(would_block()));
@@ -238,6 +265,7 @@ impl Connection {
             Patience::Reading => state.settings.read_timeout,
             Patience::Writing => state.settings.write_timeout,
             Patience::For(time) => time,
+            Patience::Never => Some(Duration::ZERO),
         };
         if let Some(result) = attempt(&mut state, &self.socket, Phase::Fast) {
             self.leave(state);
@@ -290,7 +318,7 @@ impl Connection {
         mut attempt: impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
     ) -> io::Result<T> {
         let deadline = time.and_then(sys::deadline_after);
-        let event = WAKE_UP.try_with(Clone::clone).ok().flatten();
+        let event = own_event();
         let me = event.as_ref().map(|event| state.waiters.add(event));
         let asleep_at = Instant::now();
         let result = loop {
@@ -392,8 +420,8 @@ impl Connection {
                 state.waiters.tell_others(me);
             }
         }
-        if let Some(readiness) = self.readiness.get() {
-            self.show(state, readiness);
+        if self.descriptors.is_any() {
+            self.show(state);
         }
     }
 

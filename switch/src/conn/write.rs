@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wsd_proto::{Cancel, ResetReason, SendError, SendId, SendMode};
 
-use super::drive::{Direct, Settings, State, size};
+use super::drive::{Direct, State, size};
 use super::gather::Gather;
 use super::wait::{Patience, Phase};
 use super::{Connection, errno, failure, refused, unsent};
@@ -192,15 +192,16 @@ impl State {
             && (waiting == 0 || waiting + len.min(COPY) <= self.limits.copies)
     }
 
+    /// Whether a write would have something to say: room, for as much as the last one found none
+    /// for, or an error.
+    pub(super) fn is_writable(&self) -> bool {
+        self.has_room(self.write_wanted.max(1)) || self.check_sending().is_err()
+    }
+
     /// How much of a large write of this length is to be lent.
-    fn to_lend(&self, len: usize, policy: SendPolicy) -> usize {
-        let Settings {
-            nonblocking,
-            write_timeout,
-            ..
-        } = self.settings;
+    fn to_lend(&self, len: usize, policy: SendPolicy, patience: Patience) -> usize {
         // A lent buffer cannot be taken back when the time is over.
-        if nonblocking || write_timeout.is_some() {
+        if patience.is_never(&self.settings) || self.settings.write_timeout.is_some() {
             return 0;
         }
         let lend = match policy {
@@ -228,18 +229,31 @@ impl Connection {
     /// Writes; everything, unless the stream is nonblocking or fails in the middle.
     #[inline]
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_gathered(Gather::one(bytes))
+        self.write_gathered(Gather::one(bytes), Patience::Writing)
+    }
+
+    /// As [`Connection::write`], as patient as the caller says.
+    pub(crate) fn write_by(&self, bytes: &[u8], patience: Patience) -> io::Result<usize> {
+        self.write_gathered(Gather::one(bytes), patience)
     }
 
     pub(crate) fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.write_gathered(Gather::many(slices))
+        self.write_gathered(Gather::many(slices), Patience::Writing)
+    }
+
+    pub(crate) fn write_vectored_by(
+        &self,
+        slices: &[IoSlice<'_>],
+        patience: Patience,
+    ) -> io::Result<usize> {
+        self.write_gathered(Gather::many(slices), patience)
     }
 
     #[inline]
-    fn write_gathered(&self, bytes: Gather<'_>) -> io::Result<usize> {
+    fn write_gathered(&self, bytes: Gather<'_>, patience: Patience) -> io::Result<usize> {
         let mut done = 0;
         loop {
-            let written = match self.write_until_lending(bytes, &mut done) {
+            let written = match self.write_until_lending(bytes, &mut done, patience) {
                 Ok(Next::Done) => return Ok(done),
                 Ok(Next::Lend(count)) => {
                     let front = bytes.without(done).front();
@@ -270,9 +284,14 @@ impl Connection {
     }
 
     #[inline]
-    fn write_until_lending(&self, bytes: Gather<'_>, done: &mut usize) -> io::Result<Next> {
+    fn write_until_lending(
+        &self,
+        bytes: Gather<'_>,
+        done: &mut usize,
+        patience: Patience,
+    ) -> io::Result<Next> {
         let len = bytes.len();
-        self.block(Patience::Writing, |state, socket, phase| {
+        self.block(patience, |state, socket, phase| {
             loop {
                 if let Err(error) = state.check_sending() {
                     return Some(Err(refused(error)));
@@ -291,7 +310,7 @@ impl Connection {
                     }
                 } else {
                     let front = bytes.without(*done).front().len();
-                    let lend = state.to_lend(rest, self.policy).min(front);
+                    let lend = state.to_lend(rest, self.policy, patience).min(front);
                     if lend > state.threshold() {
                         return Some(Ok(Next::Lend(lend)));
                     }
@@ -308,7 +327,7 @@ impl Connection {
             if phase == Phase::Settle {
                 // Nobody here is going to read meanwhile; what the peer sends must not wait for it.
                 state.set_direct(socket, false);
-                if state.settings.nonblocking && *done > 0 {
+                if patience.is_never(&state.settings) && *done > 0 {
                     return Some(Ok(Next::Done));
                 }
                 state.write_wanted = len - *done;
@@ -402,6 +421,10 @@ impl Connection {
 
     /// Sends bytes of which the last one is urgent, as TCP does.
     pub(crate) fn write_urgent(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_urgent_by(bytes, Patience::Writing)
+    }
+
+    pub(crate) fn write_urgent_by(&self, bytes: &[u8], patience: Patience) -> io::Result<usize> {
         let Some((last, before)) = bytes.split_last() else {
             return Ok(0);
         };
@@ -409,13 +432,13 @@ impl Connection {
         while let Some(rest) = before.get(done..)
             && !rest.is_empty()
         {
-            match self.write(rest) {
+            match self.write_by(rest, patience) {
                 Ok(count) => done += count,
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(error),
             }
         }
-        let sent = self.block(Patience::Writing, |state, socket, phase| {
+        let sent = self.block(patience, |state, socket, phase| {
             loop {
                 if let Err(error) = state.check_sending() {
                     return Some(Err(refused(error)));
