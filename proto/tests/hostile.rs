@@ -300,6 +300,8 @@ enum Blow {
     /// An answer as the rules want it.
     Answer(usize, u64),
     End,
+    /// The end here, or as the answer to one.
+    Suspend(bool),
     /// A message whose numbers are near what the victim expects.
     Message {
         kind: u8,
@@ -316,6 +318,7 @@ enum Blow {
     EndRdma(bool),
     ShutdownReceive,
     ShutdownSend,
+    SuspendSend,
     Close,
     Disconnected,
     Timeout(u64),
@@ -348,6 +351,7 @@ fn blow() -> impl Strategy<Value = Blow> {
         1 => (1..20_u32).prop_map(Blow::Urgent),
         20 => (0..6_usize, 0..2000_u64).prop_map(|(nth, part)| Blow::Answer(nth, part)),
         1 => Just(Blow::End),
+        1 => any::<bool>().prop_map(Blow::Suspend),
         2 => message,
         1 => vec(any::<u8>(), 0..100).prop_map(Blow::Garbage),
         6 => Just(Blow::Read),
@@ -355,6 +359,7 @@ fn blow() -> impl Strategy<Value = Blow> {
         12 => prop_oneof![9 => Just(true), 1 => Just(false)].prop_map(Blow::EndRdma),
         1 => Just(Blow::ShutdownReceive),
         1 => Just(Blow::ShutdownSend),
+        1 => Just(Blow::SuspendSend),
         1 => Just(Blow::Close),
         1 => Just(Blow::Disconnected),
         1 => (0..20_000_u64).prop_map(Blow::Timeout),
@@ -398,6 +403,8 @@ fn proper(blow: &Blow, next: &mut u64, large: &mut u32) -> Option<Message> {
             receive: false,
             finished: false,
         }),
+        Blow::Suspend(true) => Some(Message::Suspended { end: offset }),
+        Blow::Suspend(false) => Some(Message::Suspend { end: offset }),
         _ => None,
     }
 }
@@ -423,7 +430,7 @@ fn forge(blow: &Blow, next: &mut u64, credit: &mut u32) -> Option<Vec<u8>> {
     } else {
         0
     };
-    let has_offset = matches!(kind, 3 | 4 | 5 | 7 | 8 | 9 | 10 | 12);
+    let has_offset = matches!(kind, 3 | 4 | 5 | 7 | 8 | 9 | 10 | 12..=15);
     let position = if has_offset {
         next.wrapping_add_signed(offset)
     } else {
@@ -464,10 +471,11 @@ proptest! {
     fn no_peer_makes_a_session_panic_or_grow(
         connector in any::<bool>(),
         rdma_read in any::<bool>(),
+        suspend in any::<bool>(),
         blows in vec(blow(), 1..60),
     ) {
         let role = if connector { Role::Connector } else { Role::Acceptor };
-        let mut victim = Victim::established(role, Config { rdma_read, ..small() });
+        let mut victim = Victim::established(role, Config { rdma_read, suspend, ..small() });
         let (mut next, mut credit, mut large) = (0, 12, 0);
         for blow in &blows {
             if victim.got < victim.permitted {
@@ -485,7 +493,8 @@ proptest! {
             }
             let now = victim.now;
             match blow {
-                Blow::Data(_) | Blow::Large(..) | Blow::Urgent(_) | Blow::Answer(..) | Blow::End => {}
+                Blow::Data(_) | Blow::Large(..) | Blow::Urgent(_) | Blow::Answer(..) => {}
+                Blow::End | Blow::Suspend(_) => {}
                 Blow::Message { .. } => {}
                 Blow::Garbage(bytes) => victim.receive(bytes),
                 Blow::Read => victim.read(),
@@ -505,6 +514,9 @@ proptest! {
                     (victim.inbox, victim.fill) = (0, 0);
                 }
                 Blow::ShutdownSend => victim.session.shutdown_send(),
+                Blow::SuspendSend => {
+                    let _refused = victim.session.suspend_send();
+                }
                 Blow::Close => {
                     victim.session.close(now);
                     (victim.inbox, victim.fill) = (0, 0);
@@ -535,10 +547,18 @@ proptest! {
     #[test]
     fn no_first_message_makes_a_session_panic(
         connector in any::<bool>(), at in 0..160_usize, byte in any::<u8>(), cut in 0..200_usize,
-        garbage in vec(any::<u8>(), 0..200), whole in any::<bool>(),
+        garbage in vec(any::<u8>(), 0..200), whole in any::<bool>(), companion in any::<bool>(),
     ) {
         let role = if connector { Role::Connector } else { Role::Acceptor };
-        let mut pair = Pair::new(small(), small());
+        let companion = companion.then_some(CompanionInfo {
+            local: ([1; 16], 40_000),
+            peer: ([2; 16], 80),
+        });
+        let one = Config { companion, suspend: true, ..small() };
+        let other = Config { companion_wanted: companion.is_some(), suspend: true, ..small() };
+        let mine = if connector { one.clone() } else { other.clone() };
+        let mut pair = Pair::new(one, other);
+        pair.b.knobs.answer_companion = Some(true);
         pair.drain();
         let mut first = pair.under_way(Side::B).front().unwrap().1.clone();
         if connector {
@@ -550,11 +570,117 @@ proptest! {
             first.truncate(cut);
         }
         for bytes in [first, garbage] {
-            let mut victim = Victim::new(role, small());
+            let mut victim = Victim::new(role, mine.clone());
             victim.drain();
             victim.receive(&bytes);
+            // What passes for an offer is decided about.
+            victim.session.answer_companion(victim.now, true);
+            victim.drain();
             let known = victim.session.is_established() || victim.session.failure().is_some();
             prop_assert!(known, "a first message without a consequence");
         }
     }
+}
+
+// ---- suspension by the rules of somebody else
+
+/// What the victim says to these messages, after it has itself suspended or not.
+fn after(suspend: bool, own: bool, messages: &[Message]) -> Option<Failure> {
+    let mut victim = Victim::established(Role::Acceptor, Config { suspend, ..small() });
+    if own {
+        victim.session.suspend_send().unwrap();
+        victim.drain();
+    }
+    for message in messages {
+        victim.hit(message);
+    }
+    victim.session.failure()
+}
+
+#[test]
+fn who_suspends_against_the_rules_is_found_out() {
+    let data = Message::Data { offset: 0, len: 10 };
+    let more = Message::Data { offset: 10, len: 1 };
+    let suspend = |end| Message::Suspend { end };
+    let suspended = |end| Message::Suspended { end };
+    let shutdown = |end| Message::Shutdown {
+        send: Some(end),
+        receive: false,
+        finished: false,
+    };
+    let protocol = |error| Some(Failure::Protocol(error));
+    use ProtocolError::{AfterShutdown, Offset, Unexpected};
+    let cases: &[(bool, bool, &[Message], Option<Failure>)] = &[
+        (true, false, &[data, suspend(10)], None),
+        (true, true, &[data, suspend(10)], None),
+        (true, true, &[data, suspended(10)], None),
+        // Twice, in every way.
+        (
+            true,
+            false,
+            &[suspend(0), suspend(0)],
+            protocol(AfterShutdown),
+        ),
+        (
+            true,
+            true,
+            &[suspend(0), suspended(0)],
+            protocol(AfterShutdown),
+        ),
+        (
+            true,
+            true,
+            &[suspended(0), suspended(0)],
+            protocol(AfterShutdown),
+        ),
+        (
+            true,
+            false,
+            &[suspend(0), shutdown(0)],
+            protocol(AfterShutdown),
+        ),
+        (
+            true,
+            false,
+            &[shutdown(0), suspend(0)],
+            protocol(AfterShutdown),
+        ),
+        // Another length than that of the stream.
+        (true, false, &[data, suspend(9)], protocol(Offset)),
+        (true, false, &[data, suspend(11)], protocol(Offset)),
+        (true, true, &[data, suspended(0)], protocol(Offset)),
+        (true, false, &[suspend(u64::MAX)], protocol(Offset)),
+        // An answer to nothing.
+        (true, false, &[suspended(0)], protocol(Unexpected)),
+        (true, false, &[data, suspended(10)], protocol(Unexpected)),
+        // Data behind the end.
+        (
+            true,
+            false,
+            &[data, suspend(10), more],
+            protocol(AfterShutdown),
+        ),
+        // Without the capability.
+        (false, false, &[suspend(0)], protocol(Unexpected)),
+        (false, false, &[suspended(0)], protocol(Unexpected)),
+    ];
+    for (suspend, own, messages, failure) in cases {
+        assert_eq!(
+            after(*suspend, *own, messages),
+            *failure,
+            "{suspend} {own} {messages:?}"
+        );
+    }
+}
+
+#[test]
+fn a_resume_inside_a_session_ends_it() {
+    let mut victim = Victim::established(Role::Acceptor, small());
+    let resume = Resume {
+        offset: 0,
+        session_id: victim.session.session_id(),
+    };
+    victim.receive(&resume.encode());
+    let failure = Failure::Protocol(ProtocolError::Unexpected);
+    assert_eq!(victim.session.failure(), Some(failure));
 }

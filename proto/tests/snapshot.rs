@@ -15,10 +15,24 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use wsd_proto::testing::{Pair, small};
+use wsd_proto::testing::{self, Pair};
 use wsd_proto::*;
 
 const ONE: TransferId = TransferId(1);
+
+fn small() -> Config {
+    Config {
+        suspend: true,
+        ..testing::small()
+    }
+}
+
+fn companion() -> CompanionInfo {
+    CompanionInfo {
+        local: ([1; 16], 40_000),
+        peer: ([2; 16], 80),
+    }
+}
 
 fn writes() -> Config {
     Config {
@@ -68,6 +82,22 @@ fn states() -> Vec<State> {
     let fresh = |role| Session::new(role, small(), Instant(Duration::from_secs(1))).unwrap();
     let mut awaiting = fresh(Role::Connector);
     let asked = drain(&mut awaiting);
+    let mut wanting = Session::new(
+        Role::Acceptor,
+        Config {
+            companion_wanted: true,
+            ..small()
+        },
+        Instant(Duration::from_secs(1)),
+    )
+    .unwrap();
+    let waiting = wanting.clone();
+    let first = Message::Negotiate(Offer {
+        companion: Some(companion()),
+        ..offer()
+    });
+    receive(&mut wanting, &first).unwrap();
+    let offered = drain(&mut wanting);
     vec![
         State {
             name: "connector: awaits the answer",
@@ -79,7 +109,18 @@ fn states() -> Vec<State> {
             session: fresh(Role::Acceptor),
             asked: vec![],
         },
+        State {
+            name: "acceptor: awaits a companion",
+            session: waiting,
+            asked: vec![],
+        },
+        State {
+            name: "acceptor: decides about a companion",
+            session: wanting,
+            asked: offered,
+        },
         state("open: idle", small(), |_| {}),
+        state("open: cannot be suspended", testing::small(), |_| {}),
         state("open: small data unread", small(), |pair| {
             pair.b.send(10).unwrap();
             pair.drive();
@@ -170,6 +211,20 @@ fn states() -> Vec<State> {
         }),
         state("half closed by the peer", small(), |pair| {
             pair.b.session.shutdown_send();
+            pair.drive();
+        }),
+        state("suspended here", small(), |pair| {
+            pair.a.session.suspend_send().unwrap();
+            pair.drive();
+        }),
+        state("suspended by the peer", small(), |pair| {
+            pair.b.session.suspend_send().unwrap();
+            pair.drive();
+        }),
+        state("suspending while a transfer is open", small(), |pair| {
+            pair.b.session.set_direct(true);
+            pair.a.send(1000).unwrap();
+            pair.a.session.suspend_send().unwrap();
             pair.drive();
         }),
         state("closed here", small(), |pair| {
@@ -298,6 +353,12 @@ fn events() -> Vec<Event> {
     vec![
         message("Accepted", |_| Message::Accepted(offer())),
         message("Negotiate", |_| Message::Negotiate(offer())),
+        message("Negotiate companion", |_| {
+            Message::Negotiate(Offer {
+                companion: Some(companion()),
+                ..offer()
+            })
+        }),
         message("Data", |s| Message::Data {
             offset: next(s),
             len: 5,
@@ -350,6 +411,11 @@ fn events() -> Vec<Event> {
             receive: false,
             finished: true,
         }),
+        message("Suspend", |s| Message::Suspend { end: next(s) }),
+        message("Suspend elsewhere", |s| Message::Suspend {
+            end: next(s) + 1,
+        }),
+        message("Suspended", |s| Message::Suspended { end: next(s) }),
         message("KeepAlive query", |_| Message::KeepAlive { query: true }),
         message("Reset", |_| Message::Reset {
             reason: ResetReason::Aborted,
@@ -393,6 +459,13 @@ fn events() -> Vec<Event> {
             session.shutdown_send();
             Some(String::new())
         }),
+        event("suspend", |session, _| outcome(session.suspend_send())),
+        event("companion: accepted", |session, asked| {
+            decide(session, asked, true)
+        }),
+        event("companion: refused", |session, asked| {
+            decide(session, asked, false)
+        }),
         event("shut down receiving", |session, _| {
             session.shutdown_receive();
             Some(String::new())
@@ -413,7 +486,7 @@ fn offer() -> Offer {
         versions: (1, 1),
         rdma_read: true,
         urgent: true,
-        suspend: false,
+        suspend: true,
         receive_buffers: 12,
         receive_buffer_size: 256,
         max_descriptor: 64,
@@ -425,6 +498,14 @@ fn offer() -> Offer {
         session_id: [0; 16],
         companion: None,
     }
+}
+
+fn decide(session: &mut Session, asked: &[Action], accept: bool) -> Option<String> {
+    let offered = |action: &Action| matches!(action, Action::CompanionOffered(_));
+    asked.iter().any(offered).then(|| {
+        session.answer_companion(Instant(Duration::from_secs(2)), accept);
+        String::new()
+    })
 }
 
 /// The driver's answer to the last question about memory.
