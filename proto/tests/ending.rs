@@ -141,6 +141,77 @@ fn a_receiver_that_shuts_down_while_a_refused_transfer_is_filled_ends_it() {
 }
 
 #[test]
+fn memory_that_is_refused_after_receiving_was_shut_down_still_ends_the_transfer() {
+    for config in [small(), without_read()] {
+        let mut pair = Pair::established(config.clone(), config.clone());
+        pair.b.knobs.hold_memory = true;
+        pair.a.send(3000).unwrap();
+        pair.drive();
+        pair.b.session.shutdown_receive();
+        pair.drive();
+        pair.b.knobs.fail_allocate = true;
+        pair.answer_held(Side::B);
+        pair.drive();
+        assert_eq!(pair.a.unfinished(), 0, "the peer was not told");
+        assert!(pair.a.holds_nothing() && pair.b.holds_nothing());
+
+        // The same with a pull.
+        let mut pair = Pair::established(config.clone(), config);
+        pair.b.session.set_direct(true);
+        pair.a.send(3000).unwrap();
+        pair.drive();
+        pair.b.read(100);
+        pair.b.knobs.hold_memory = true;
+        pair.b.pull(500).unwrap();
+        pair.drive();
+        pair.b.session.shutdown_receive();
+        pair.drive();
+        pair.b.knobs.fail_register = true;
+        pair.b.knobs.fail_expose = true;
+        pair.answer_held(Side::B);
+        pair.drive();
+        assert_eq!(pair.b.pulled.len(), 1);
+        assert_eq!(pair.a.unfinished(), 0, "the peer was not told");
+        assert!(pair.a.holds_nothing() && pair.b.holds_nothing());
+    }
+}
+
+#[test]
+fn what_is_here_behind_a_refused_transfer_goes_when_receiving_was_shut_down() {
+    let mut pair = pair();
+    pair.rdma_latency = Duration::ZERO;
+    pair.b.knobs.fail_allocate = true;
+    pair.a.send(600).unwrap();
+    pair.a.send(600).unwrap();
+    pair.drive();
+    // The first is refused and asked for in messages, the second is fetched.
+    pair.b.read(100);
+    pair.drain();
+    assert_eq!(pair.b.session.stats().refused_sent, 1);
+    pair.b.knobs.fail_allocate = false;
+    // Memory may be had again.
+    pair.b.session.set_direct(false);
+    pair.drain();
+    while pair.b.session.stats().rdma_reads == 0 {
+        pair.drive_bounded(1);
+    }
+    pair.drive_bounded(1);
+    assert_eq!(pair.b.session.unread(), 600, "the second is here");
+    pair.b.session.shutdown_receive();
+    pair.drive();
+    assert_eq!(pair.a.unfinished(), 0);
+    assert!(
+        pair.b.holds_nothing(),
+        "temporary memory that nobody reads is held"
+    );
+    assert!(pair.a.holds_nothing());
+    pair.a.session.shutdown_send();
+    pair.b.session.shutdown_send();
+    pair.drive();
+    assert!(pair.a.session.is_finished() && pair.b.session.is_finished());
+}
+
+#[test]
 fn a_close_that_the_peer_ignores_ends_in_time() {
     let mut pair = pair();
     pair.a.send(10).unwrap();
@@ -283,6 +354,31 @@ fn keep_alives_do_not_use_the_credits_up() {
     pair.a.send(3000).unwrap();
     pair.read_everything();
     pair.check_complete();
+}
+
+#[test]
+fn nobody_makes_a_peer_ask_for_signs_of_life_without_a_pause() {
+    let least = Some(Duration::from_millis(100));
+    let hasty = Config {
+        keep_alive: Some(Duration::from_millis(1)),
+        ..small()
+    };
+    let mut pair = Pair::established(hasty, small());
+    for host in [&pair.a, &pair.b] {
+        assert_eq!(host.session.peer().unwrap().keep_alive, least);
+    }
+    pair.advance(Duration::from_secs(10));
+    assert!(pair.a.session.stats().keep_alives_sent <= 100);
+    assert_eq!(pair.a.session.failure(), None);
+
+    // A peer that says so itself.
+    let mut pair = Pair::new(small(), small());
+    pair.drain();
+    let (_, message) = pair.under_way(Side::B).front_mut().unwrap();
+    message[32 + 40] = 1;
+    pair.drive();
+    assert!(pair.b.session.is_established());
+    assert_eq!(pair.b.session.peer().unwrap().keep_alive, least);
 }
 
 #[test]

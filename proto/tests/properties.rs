@@ -337,6 +337,26 @@ proptest! {
             prop_assert!(pair.host(side).holds_nothing());
         }
     }
+    /// A receiver that has shut down needs no memory, and its peer's sends come to an end.
+    #[test]
+    fn who_wants_nothing_holds_nothing(
+        a in patient(), b in patient(), side in side(),
+        before in vec(ordinary(), 1..80), after in vec(ordinary(), 0..40),
+    ) {
+        let mut pair = Pair::established(a, b);
+        before.iter().for_each(|operation| apply(&mut pair, operation));
+        apply(&mut pair, &Operation::ShutdownReceive(side));
+        after.iter().for_each(|operation| apply(&mut pair, operation));
+        // Drivers that still refuse memory answer first.
+        pair.answer_held(side);
+        calm(&mut pair);
+        prop_assert_eq!(pair.host(side).storage().2, 0);
+        prop_assert_eq!(pair.host(side.other()).unfinished(), 0);
+        prop_assert!(pair.a.holds_nothing() && pair.b.holds_nothing());
+        prop_assert_eq!(pair.a.session.failure(), None);
+        prop_assert_eq!(pair.b.session.failure(), None);
+    }
+
     /// req: COMP-02 whoever suspends, whenever, during whatever traffic: each direction brings
     /// exactly what was accepted before its end, and both sides know how it ended.
     #[test]

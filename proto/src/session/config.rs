@@ -9,6 +9,8 @@ use super::message::{CompanionInfo, HEADER, MAX_DESCRIPTOR};
 /// Smallest receive buffer, and smallest longest message: every message without application data
 /// fits.
 pub const MIN_BUFFER: u32 = 256;
+/// Shortest idle time after which anybody is asked for a sign of life.
+pub(super) const MIN_KEEP_ALIVE: Duration = Duration::from_millis(100);
 /// Most receive buffers a side may post.
 const MAX_RECEIVES: u32 = 65_535;
 
@@ -71,7 +73,7 @@ pub struct Config {
     pub max_large: u16,
     /// Sends that may be queued.
     pub max_sends: usize,
-    /// Idle time after which the peer is asked for a sign of life.
+    /// Idle time after which the peer is asked for a sign of life; at least 100 ms are taken.
     pub keep_alive: Option<Duration>,
     /// Time for the negotiation.
     pub negotiation_timeout: Duration,
@@ -144,6 +146,7 @@ impl Config {
         self.fill_limit = self.fill_limit.max(payload);
         self.temp_chunk = self.temp_chunk.clamp(1, u32::MAX.into());
         self.temp_limit = self.temp_limit.max(self.temp_chunk);
+        self.keep_alive = self.keep_alive.map(|idle| idle.max(MIN_KEEP_ALIVE));
         self.max_rdma_in_flight = self.max_rdma_in_flight.clamp(1, 256);
         Ok(self)
     }

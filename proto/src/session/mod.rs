@@ -178,7 +178,7 @@ impl Session {
             Message::Fill {
                 transfer, offset, ..
             } => {
-                return self.receive.fill(transfer, offset, payload, stats);
+                return self.receive.fill(transfer, offset, payload, effects, stats);
             }
             Message::Urgent { mark, .. } => return self.receive.urgent(mark, payload, stats),
             Message::LargeRead { .. } | Message::LargeWrite { .. } => {

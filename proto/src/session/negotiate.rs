@@ -4,7 +4,7 @@
 //! connection ends with a reason.
 
 use super::action::Action;
-use super::config::{Config, MIN_BUFFER, Peer, Role, SendMode};
+use super::config::{Config, MIN_BUFFER, MIN_KEEP_ALIVE, Peer, Role, SendMode};
 use super::credit::MIN_RECEIVES;
 use super::error::{Failure, ProtocolError, ResetReason};
 use super::message::{CompanionInfo, HEADER, Message, Offer, Received, VERSION};
@@ -85,7 +85,12 @@ fn conclude(config: &Config, offer: &Offer, version: u8) -> Peer {
         max_rdma,
         threshold: config.threshold.max(offer.threshold),
         max_large,
-        keep_alive: intervals.into_iter().flatten().min(),
+        // A peer that wants one without a pause would keep both busy.
+        keep_alive: intervals
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|idle| idle.max(MIN_KEEP_ALIVE)),
         send_mode,
         payload,
     }

@@ -6,6 +6,7 @@
 //! Invariants: `inbox + urgent <= inbox limit`, `temp_used <= temp limit`, refused bytes waiting <= fill
 //! limit; each chunk of memory is released exactly once.
 
+mod discard;
 mod fetch;
 
 use alloc::collections::VecDeque;
@@ -479,6 +480,7 @@ impl ReceiveSide {
         id: TransferId,
         offset: u64,
         range: Range<usize>,
+        effects: &mut Effects,
         stats: &mut Stats,
     ) -> Result<Incoming, ProtocolError> {
         let consumed = self.consumed;
@@ -496,7 +498,7 @@ impl ReceiveSide {
         stats.fill_bytes_received += len;
         self.settle(id);
         if self.discard {
-            self.skip();
+            self.drop_unwanted(effects);
             return Ok(Incoming::Discarded);
         }
         Ok(Incoming::Data {
@@ -625,43 +627,6 @@ impl ReceiveSide {
             }
             self.transfers.pop_front();
         }
-    }
-
-    pub(super) fn discard(&mut self, effects: &mut Effects) {
-        self.discard = true;
-        self.mark = None;
-        self.urgent = 0;
-        while let Readable::Bytes { len, .. } | Readable::Temp { len, .. } = self.next() {
-            self.take(len, effects);
-        }
-        for at in 0..self.transfers.len() {
-            if let Some(id) = self.transfers.get(at).map(|transfer| transfer.id) {
-                self.settle(id);
-            }
-        }
-        self.skip();
-    }
-
-    /// Passes over what is not fetched any more because nothing is wanted.
-    fn skip(&mut self) {
-        while let Some(&segment) = self.segments.front() {
-            match segment {
-                Segment::Bytes(bytes) => self.inbox -= bytes,
-                Segment::Transfer(id) => {
-                    let in_use = self.chunks.iter().any(|chunk| chunk.transfer == id);
-                    match self.transfer_mut(id) {
-                        Some(transfer) if transfer.closing == Closing::Open || in_use => return,
-                        Some(transfer) => {
-                            transfer.consumed = transfer.total;
-                            transfer.read = true;
-                        }
-                        None => {}
-                    }
-                }
-            }
-            self.segments.pop_front();
-        }
-        self.forget();
     }
 
     pub(super) fn set_direct(&mut self, direct: bool) {

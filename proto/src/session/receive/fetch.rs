@@ -7,7 +7,7 @@
 //! dropping it.
 
 use super::{Chunk, Closing, Held, MAX_CHUNKS, Phase, ReceiveSide, Segment, Transfer};
-use crate::session::action::{Access, Action, Memory, Readable, TempId};
+use crate::session::action::{Access, Action, Memory, TempId};
 use crate::session::config::{Peer, Stats};
 use crate::session::error::{Failure, NoBuffers, PullFailure};
 use crate::session::message::{Descriptor, Message, TransferId};
@@ -189,9 +189,17 @@ impl ReceiveSide {
         let direct = self.direct;
         if let Some(transfer) = self.transfer_mut(id) {
             transfer.fetched -= len;
-            if matches!(memory, Memory::Application(_)) {
-                return;
-            }
+        }
+        if self.discard {
+            // Nobody asks for it again: the peer is to know that it is not wanted.
+            self.settle(id);
+            self.drop_unwanted(effects);
+            return;
+        }
+        if matches!(memory, Memory::Application(_)) {
+            return;
+        }
+        if let Some(transfer) = self.transfer_mut(id) {
             // Whatever can come back by reading has come back when this is the next byte.
             if head && transfer.consumed == transfer.fetched && !direct {
                 transfer.refused = true;
@@ -262,10 +270,7 @@ impl ReceiveSide {
             self.advance(len);
         }
         if self.discard {
-            while let Readable::Bytes { len, .. } | Readable::Temp { len, .. } = self.next() {
-                self.take(len, effects);
-            }
-            self.skip();
+            self.drop_unwanted(effects);
         }
     }
 
