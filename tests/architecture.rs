@@ -57,6 +57,23 @@ const UNSAFE: &[&str] = &[
     "src/spi/unsupported.rs",
     "src/spi/upcall.rs",
     "cli/src/sys.rs",
+    "preload/src/calls/data.rs",
+    "preload/src/calls/dup.rs",
+    "preload/src/calls/files.rs",
+    "preload/src/calls/info.rs",
+    "preload/src/calls/life.rs",
+    "preload/src/calls/message.rs",
+    "preload/src/calls/mod.rs",
+    "preload/src/calls/pass.rs",
+    "preload/src/calls/stream.rs",
+    "preload/src/file.rs",
+    "preload/src/guard.rs",
+    "preload/src/hidden.rs",
+    "preload/src/lib.rs",
+    "preload/src/log.rs",
+    "preload/src/raw.rs",
+    "preload/src/real.rs",
+    "preload/src/table.rs",
 ];
 
 /// The one file of the engine that knows fabrics by name: it picks one.
@@ -77,12 +94,22 @@ const CRATES: &[(&str, &[&str])] = &[
     ("proto/src", &[]),
     ("switch/src", &["wsdirect", "wsd_proto"]),
     ("cli/src", &["wsd_switch"]),
+    ("preload/src", &["wsd_switch"]),
 ];
 
-const OURS: &[&str] = &["wsdirect", "wsd_proto", "wsd_switch", "wsdirect_cli"];
+const OURS: &[&str] = &[
+    "wsdirect",
+    "wsd_proto",
+    "wsd_switch",
+    "wsd_preload",
+    "wsdirect_cli",
+];
 
 fn sources() -> Vec<Source> {
-    let all = files(&["src", "proto/src", "switch/src", "cli/src"], &[".rs"]);
+    let all = files(
+        &["src", "proto/src", "switch/src", "preload/src", "cli/src"],
+        &[".rs"],
+    );
     assert!(all.len() > 10, "the sources were not found");
     all
 }

@@ -1,0 +1,54 @@
+//! The interposed functions, by what they are about.
+
+pub(crate) mod data;
+pub(crate) mod dup;
+pub(crate) mod epoll;
+pub(crate) mod files;
+pub(crate) mod info;
+pub(crate) mod life;
+pub(crate) mod message;
+pub(crate) mod pass;
+pub(crate) mod poll;
+pub(crate) mod process;
+pub(crate) mod select;
+pub(crate) mod spawn;
+pub(crate) mod stdio;
+pub(crate) mod stream;
+pub(crate) mod syscall;
+
+use core::ffi::c_void;
+use core::mem::transmute;
+
+use wsd_switch::companion::{Kernel, set_kernel};
+
+use crate::real::address;
+
+/// Tells the switch which functions are the real ones, so that it does not come back to us.
+#[allow(
+    clippy::missing_transmute_annotations,
+    reason = "the fields of the structure say which types they are"
+)]
+pub(crate) fn give_kernel() {
+    /// A function's address as the pointer type that the place wants.
+    macro_rules! function {
+        ($name:ident) => {
+            // SAFETY: the address is of the function of this name, whose type the place has.
+            unsafe { transmute::<*mut c_void, _>(address::$name()) }
+        };
+    }
+    let kernel = Kernel {
+        recvmsg: function!(recvmsg),
+        sendmsg: function!(sendmsg),
+        poll: function!(poll),
+        fcntl: function!(fcntl),
+        ioctl: function!(ioctl),
+        getsockopt: function!(getsockopt),
+        setsockopt: function!(setsockopt),
+        getsockname: function!(getsockname),
+        getpeername: function!(getpeername),
+        shutdown: function!(shutdown),
+        close: function!(close),
+    };
+    // SAFETY: each is what `real` found, or goes to the kernel as libc's would.
+    unsafe { set_kernel(kernel) };
+}

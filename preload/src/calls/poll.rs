@@ -1,0 +1,1 @@
+//! poll(2) and its kin.

@@ -1,0 +1,1 @@
+//! fork, exec and the end of a process.

@@ -1,0 +1,1 @@
+//! Programs started by other means than exec: posix_spawn, system, popen.

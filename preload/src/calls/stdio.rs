@@ -1,0 +1,1 @@
+//! Streams of libc's stdio on connections.

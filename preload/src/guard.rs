@@ -1,0 +1,158 @@
+//! Whether the calling thread is in our own code.
+//!
+//! The library, the switch and the provider call libc as any code does, and those calls land in the
+//! functions that we export. Most need no distinction, for what is not in the table goes straight to
+//! libc. Two things do: descriptors that our code makes are put out of the program's way, and only
+//! our code may close them. That is all this flag is asked for; calls on connections never look at
+//! it, for a handler of a signal may run while it is set, and a `longjmp` out of such a handler
+//! leaves it set.
+//!
+//! The flag lives in initial-exec thread-local storage without a destructor: reading it calls
+//! nothing and allocates nothing, at any time in a thread's life.
+
+use std::cell::Cell;
+
+/// What we keep for each thread. All zero at first.
+#[repr(C)]
+struct ThreadState {
+    /// How many times our code has been entered; `usize::MAX` on our own threads.
+    inside: Cell<usize>,
+    /// Whether the thread looks up a symbol.
+    resolving: Cell<usize>,
+}
+
+core::arch::global_asm!(
+    ".pushsection .tbss.wsd_thread,\"awT\",@nobits",
+    ".p2align 3",
+    ".globl wsd_thread",
+    ".hidden wsd_thread",
+    ".type wsd_thread,@object",
+    ".size wsd_thread,16",
+    "wsd_thread:",
+    ".zero 16",
+    ".popsection",
+);
+
+/// This thread's state.
+fn state() -> *const ThreadState {
+    let at: *const ThreadState;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads the thread pointer and a slot of the offset table that the loader has filled in.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + wsd_thread@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) at,
+            options(pure, readonly, nostack),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: reads the thread pointer and a slot of the offset table that the loader has filled in.
+    unsafe {
+        core::arch::asm!(
+            "mrs {0}, tpidr_el0",
+            "adrp {1}, :gottprel:wsd_thread",
+            "ldr {1}, [{1}, :gottprel_lo12:wsd_thread]",
+            "add {0}, {0}, {1}",
+            out(reg) at,
+            out(reg) _,
+            options(pure, readonly, nostack),
+        );
+    }
+    at
+}
+
+fn with<T>(work: impl FnOnce(&ThreadState) -> T) -> T {
+    // SAFETY: the block is this thread's, 16 zeroed bytes of it are ours for the thread's life, and
+    // no reference to it leaves this function.
+    work(unsafe { &*state() })
+}
+
+/// While it lives, the thread is in our code.
+pub(crate) struct Inside(());
+
+/// Enters our code.
+pub(crate) fn enter() -> Inside {
+    with(|s| {
+        if s.inside.get() != usize::MAX {
+            s.inside.set(s.inside.get().saturating_add(1));
+        }
+    });
+    Inside(())
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        with(|s| {
+            if s.inside.get() != usize::MAX {
+                s.inside.set(s.inside.get().saturating_sub(1));
+            }
+        });
+    }
+}
+
+/// Whether the thread is in our code, or is ours.
+pub(crate) fn inside() -> bool {
+    with(|s| s.inside.get() != 0)
+}
+
+/// Whether the thread is one that our code started.
+pub(crate) fn our_thread() -> bool {
+    with(|s| s.inside.get() == usize::MAX)
+}
+
+/// From now on the calling thread is ours: one of the switch or of the provider.
+pub(crate) fn become_ours() {
+    with(|s| s.inside.set(usize::MAX));
+}
+
+/// After a fork the only thread of the child is the program's, wherever it was.
+#[allow(dead_code, reason = "what forks takes it up")]
+pub(crate) fn reset() {
+    with(|s| {
+        s.inside.set(0);
+        s.resolving.set(0);
+    });
+}
+
+/// Runs `work` unless the thread is in such work already.
+pub(crate) fn resolving<T>(work: impl FnOnce() -> T) -> Option<T> {
+    if with(|s| s.resolving.replace(1)) != 0 {
+        return None;
+    }
+    let outcome = work();
+    with(|s| s.resolving.set(0));
+    Some(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_is_of_the_thread_and_nests() {
+        assert!(!inside());
+        let outer = enter();
+        let inner = enter();
+        drop(inner);
+        assert!(inside());
+        std::thread::spawn(|| {
+            assert!(!inside());
+            become_ours();
+            drop(enter());
+            assert!(our_thread());
+        })
+        .join()
+        .unwrap();
+        assert!(!our_thread());
+        drop(outer);
+        assert!(!inside());
+    }
+
+    #[test]
+    fn looking_up_does_not_nest() {
+        let nested = resolving(|| resolving(|| ()).is_some());
+        assert_eq!(nested, Some(false));
+        assert_eq!(resolving(|| 5), Some(5));
+    }
+}

@@ -1,0 +1,1 @@
+//! What waiting for several descriptors needs besides the calls.

@@ -1,0 +1,429 @@
+//! What we know of each descriptor number.
+//!
+//! Owns the map from numbers to connections. A number that we know nothing of costs two loads. A
+//! connection is kept once for each open file description, as a [`Descriptor`], and dup shares it.
+//!
+//! Invariants: looking up takes no lock and allocates nothing, so that it may happen in a handler of
+//! a signal; what was found stays until [`Held`] is dropped, whatever happens to the number
+//! meanwhile; a number is taken out before the kernel is asked to close it, so that nobody finds
+//! the old connection under a number that the kernel has given out again.
+
+use core::ptr;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use wsd_switch::companion::Companion;
+
+use crate::{file, guard};
+
+/// Numbers in one page of the map.
+const PAGE: usize = 1024;
+/// Pages: a higher number than these hold is never looked after.
+const PAGES: usize = 1024;
+
+/// What is known of a number apart from connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mark {
+    /// Nothing, or nothing that concerns us.
+    None,
+    /// A TCP socket without a connection of ours: it may get one, or be a listener.
+    Stream,
+    /// A socket that can have no connection of ours.
+    Other,
+    /// A descriptor of our own code, which the program must not close.
+    Private,
+    /// A connection: [`get`] gives it.
+    Connection,
+}
+
+/// What a slot holds: one of the marks below, or the address of a [`Node`].
+type Word = AtomicPtr<Node>;
+
+const NOTHING: usize = 0;
+const STREAM: usize = 1;
+const PRIVATE: usize = 2;
+const OTHER: usize = 3;
+/// The greatest word that is not an address.
+const LAST_MARK: usize = OTHER;
+
+/// One number.
+struct Slot {
+    word: Word,
+    /// Who looks at the node now; it is not freed meanwhile.
+    pins: AtomicUsize,
+}
+
+/// The use of a descriptor under one number.
+struct Node {
+    descriptor: Arc<Descriptor>,
+    slot: *const Slot,
+    next: *mut Node,
+}
+
+/// One open file description.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    companion: Arc<Companion>,
+    /// Numbers of this process that stand for it.
+    numbers: AtomicUsize,
+    /// Which file it is: a number that leads to another file was closed without our knowledge.
+    identity: Option<file::Identity>,
+}
+
+impl Descriptor {
+    pub(crate) fn new(companion: Arc<Companion>, fd: RawFd) -> Arc<Descriptor> {
+        Arc::new(Descriptor {
+            companion,
+            numbers: AtomicUsize::new(0),
+            identity: file::identity(fd),
+        })
+    }
+
+    pub(crate) fn companion(&self) -> &Arc<Companion> {
+        &self.companion
+    }
+
+    /// Whether the number still leads to the file that it led to. A system call: not for each byte.
+    pub(crate) fn is_behind(&self, fd: RawFd) -> bool {
+        self.identity.is_some() && file::identity(fd) == self.identity
+    }
+}
+
+/// A connection that was found; it stays while this lives.
+pub(crate) struct Held {
+    slot: &'static Slot,
+    node: &'static Node,
+}
+
+impl Held {
+    pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.node.descriptor
+    }
+}
+
+impl Deref for Held {
+    type Target = Companion;
+
+    fn deref(&self) -> &Companion {
+        &self.node.descriptor.companion
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.slot.pins.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// The map. Pages come with the first entry and stay.
+static MAP: [AtomicPtr<[Slot; PAGE]>; PAGES] = [const { AtomicPtr::new(ptr::null_mut()) }; PAGES];
+
+#[inline]
+fn slot(fd: RawFd) -> Option<&'static Slot> {
+    let number = usize::try_from(fd).ok()?;
+    let page = MAP.get(number / PAGE)?.load(Ordering::Acquire);
+    // SAFETY: a page is whole before it is published and is never taken back.
+    unsafe { page.as_ref() }?.get(number % PAGE)
+}
+
+/// The slot, in a page that is made if it is not there. None for a number out of range.
+fn slot_made(fd: RawFd) -> Option<&'static Slot> {
+    let number = usize::try_from(fd).ok()?;
+    let place = MAP.get(number / PAGE)?;
+    if place.load(Ordering::Acquire).is_null() {
+        let page: *mut [Slot; PAGE] = file::zeroed_pages(size_of::<[Slot; PAGE]>())?.cast();
+        let lost = place
+            .compare_exchange(ptr::null_mut(), page, Ordering::AcqRel, Ordering::Acquire)
+            .is_err();
+        if lost {
+            file::give_pages_back(page.cast(), size_of::<[Slot; PAGE]>());
+        }
+    }
+    slot(fd)
+}
+
+/// The connection of a number.
+#[inline]
+pub(crate) fn get(fd: RawFd) -> Option<Held> {
+    let slot = slot(fd)?;
+    if slot.word.load(Ordering::Relaxed).addr() <= LAST_MARK {
+        return None;
+    }
+    hold(slot)
+}
+
+#[inline(never)]
+fn hold(slot: &'static Slot) -> Option<Held> {
+    slot.pins.fetch_add(1, Ordering::SeqCst);
+    let word = slot.word.load(Ordering::SeqCst);
+    if word.addr() <= LAST_MARK {
+        slot.pins.fetch_sub(1, Ordering::Release);
+        return None;
+    }
+    // SAFETY: a word that is no mark is a node; it was in the slot after the pin was set, and who
+    // takes a node out frees it only when he sees no pin afterwards.
+    let node = unsafe { &*word };
+    Some(Held { slot, node })
+}
+
+/// What is known of a number.
+#[inline]
+pub(crate) fn mark(fd: RawFd) -> Mark {
+    match slot(fd).map_or(NOTHING, |s| s.word.load(Ordering::Relaxed).addr()) {
+        NOTHING => Mark::None,
+        STREAM => Mark::Stream,
+        PRIVATE => Mark::Private,
+        OTHER => Mark::Other,
+        _ => Mark::Connection,
+    }
+}
+
+/// Notes a mark for a number that stands for no connection.
+fn set(fd: RawFd, word: usize) {
+    let Some(slot) = slot_made(fd) else {
+        return;
+    };
+    let old = slot
+        .word
+        .swap(ptr::without_provenance_mut(word), Ordering::SeqCst);
+    drop(retire(old));
+}
+
+/// The number is a TCP socket.
+pub(crate) fn set_stream(fd: RawFd) {
+    set(fd, STREAM);
+}
+
+/// The number is a socket that is to have no connection of ours.
+pub(crate) fn set_other(fd: RawFd) {
+    set(fd, OTHER);
+}
+
+/// The number is a descriptor of our own.
+pub(crate) fn set_private(fd: RawFd) {
+    set(fd, PRIVATE);
+}
+
+/// Enters a connection under a number; what was there, if that was a connection.
+pub(crate) fn insert(fd: RawFd, descriptor: Arc<Descriptor>) -> Option<Taken> {
+    let slot = slot_made(fd)?;
+    descriptor.numbers.fetch_add(1, Ordering::Relaxed);
+    let node = Box::into_raw(Box::new(Node {
+        descriptor,
+        slot,
+        next: ptr::null_mut(),
+    }));
+    retire(slot.word.swap(node, Ordering::SeqCst))
+}
+
+/// What was taken out under a number.
+pub(crate) struct Taken {
+    pub(crate) descriptor: Arc<Descriptor>,
+    /// Whether no number stands for it any more.
+    pub(crate) last: bool,
+}
+
+/// Forgets a number.
+pub(crate) fn take(fd: RawFd) -> Option<Taken> {
+    let slot = slot(fd)?;
+    if slot.word.load(Ordering::Relaxed).addr() == NOTHING {
+        return None;
+    }
+    retire(slot.word.swap(ptr::null_mut(), Ordering::SeqCst))
+}
+
+/// Forgets a number if it still stands for this connection.
+pub(crate) fn take_if(fd: RawFd, descriptor: &Arc<Descriptor>) -> Option<Taken> {
+    let held = get(fd)?;
+    if !Arc::ptr_eq(held.descriptor(), descriptor) {
+        return None;
+    }
+    let node = ptr::from_ref(held.node).cast_mut();
+    let taken =
+        held.slot
+            .word
+            .compare_exchange(node, ptr::null_mut(), Ordering::SeqCst, Ordering::SeqCst);
+    drop(held);
+    retire(taken.ok()?)
+}
+
+/// Calls `work` with each number that is in use and what is known of it.
+pub(crate) fn each(mut work: impl FnMut(RawFd, Mark)) {
+    for page in 0..PAGES {
+        let empty = MAP
+            .get(page)
+            .is_none_or(|p| p.load(Ordering::Acquire).is_null());
+        if empty {
+            continue;
+        }
+        for number in page * PAGE..(page + 1) * PAGE {
+            let Ok(fd) = RawFd::try_from(number) else {
+                return;
+            };
+            let known = mark(fd);
+            if known != Mark::None {
+                work(fd, known);
+            }
+        }
+    }
+}
+
+/// Nodes that were taken out while somebody looked at them.
+static RETIRED: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+
+/// Gives up a word that is in no slot any more. What it stood for, if that was a connection.
+fn retire(word: *mut Node) -> Option<Taken> {
+    if word.addr() <= LAST_MARK {
+        return None;
+    }
+    // SAFETY: the word was a node in a slot, and only who took it out comes here with it; it is
+    // freed below at the earliest.
+    let descriptor = Arc::clone(unsafe { &(*word).descriptor });
+    let last = descriptor.numbers.fetch_sub(1, Ordering::AcqRel) == 1;
+    keep(word);
+    sweep();
+    Some(Taken { descriptor, last })
+}
+
+/// Puts a node on the list of those to be freed.
+fn keep(node: *mut Node) {
+    let mut first = RETIRED.load(Ordering::Relaxed);
+    loop {
+        // SAFETY: the node is the caller's alone until it is on the list.
+        unsafe { (*node).next = first };
+        match RETIRED.compare_exchange_weak(first, node, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => first = now,
+        }
+    }
+}
+
+/// Frees the nodes that nobody looks at.
+fn sweep() {
+    let _inside = guard::enter();
+    let mut next = RETIRED.swap(ptr::null_mut(), Ordering::AcqRel);
+    while !next.is_null() {
+        let node = next;
+        // SAFETY: the whole list was taken by this thread; its nodes are alive until freed here.
+        next = unsafe { (*node).next };
+        // SAFETY: as above.
+        let slot = unsafe { (*node).slot };
+        // SAFETY: slots are never freed.
+        let looked_at = unsafe { (*slot).pins.load(Ordering::SeqCst) } != 0;
+        if looked_at {
+            keep(node);
+        } else {
+            // SAFETY: made by `Box::into_raw`; it is out of its slot, and nobody holds a pin, so
+            // nobody can have it: who pins from now on finds another word.
+            drop(unsafe { Box::from_raw(node) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::sync::atomic::AtomicBool;
+    use wsd_switch::companion::Role;
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (one, listener.accept().unwrap().0)
+    }
+
+    fn descriptor(stream: &TcpStream) -> Arc<Descriptor> {
+        let companion = Companion::new(stream.as_fd(), Role::Connected).unwrap();
+        Descriptor::new(companion, stream.as_raw_fd())
+    }
+
+    /// Another test's thread may have the list of what is to be freed just now.
+    fn is_let_go(d: &Arc<Descriptor>) -> bool {
+        for _ in 0..3000 {
+            if Arc::strong_count(d) == 1 {
+                return true;
+            }
+            sweep();
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        false
+    }
+
+    #[test]
+    fn a_number_stands_for_its_connection_until_it_is_taken() {
+        // Numbers that the process does not use otherwise.
+        const ONE: RawFd = 700_001;
+        const OTHER: RawFd = 700_002;
+        let (stream, _peer) = connection();
+        let d = descriptor(&stream);
+        assert_eq!(mark(ONE), Mark::None);
+        assert!(insert(ONE, Arc::clone(&d)).is_none());
+        assert!(insert(OTHER, Arc::clone(&d)).is_none());
+        let held = get(ONE).unwrap();
+        assert!(Arc::ptr_eq(held.descriptor(), &d));
+        assert!(!take(ONE).unwrap().last);
+        assert!(get(ONE).is_none());
+        assert!(Arc::ptr_eq(held.descriptor(), &d), "held beyond the number");
+        drop(held);
+        assert!(take_if(OTHER, &descriptor(&stream)).is_none());
+        assert!(take_if(OTHER, &d).unwrap().last);
+        assert!(is_let_go(&d), "what nobody holds is freed");
+    }
+
+    #[test]
+    fn marks_are_no_connections() {
+        const FD: RawFd = 700_010;
+        set_stream(FD);
+        assert_eq!(mark(FD), Mark::Stream);
+        assert!(get(FD).is_none());
+        set_private(FD);
+        let mut seen = false;
+        each(|fd, known| seen |= fd == FD && known == Mark::Private);
+        assert!(seen);
+        assert!(take(FD).is_none());
+        assert_eq!(mark(FD), Mark::None);
+        assert_eq!(mark(-1), Mark::None);
+        assert!(get(RawFd::MAX).is_none());
+    }
+
+    #[test]
+    fn a_number_that_leads_elsewhere_is_noticed() {
+        let (stream, peer) = connection();
+        let d = descriptor(&stream);
+        assert!(d.is_behind(stream.as_raw_fd()));
+        assert!(!d.is_behind(peer.as_raw_fd()));
+        assert!(!d.is_behind(-1));
+    }
+
+    #[test]
+    fn threads_that_look_and_one_that_changes_agree() {
+        const FD: RawFd = 700_020;
+        let (stream, _peer) = connection();
+        let d = descriptor(&stream);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        if let Some(held) = get(FD) {
+                            assert!(Arc::ptr_eq(held.descriptor(), &d));
+                        }
+                    }
+                });
+            }
+            for _ in 0..2_000 {
+                assert!(insert(FD, Arc::clone(&d)).is_none());
+                assert!(take(FD).unwrap().last);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        drop(take(FD));
+        assert!(insert(FD, Arc::clone(&d)).is_none());
+        drop(take(FD));
+        assert!(is_let_go(&d));
+    }
+}
