@@ -1,0 +1,432 @@
+"""The programs: what each does, and what of it has to be the same on every path."""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+from runner import Broken, free_port
+
+HOST = "127.0.0.1"
+ALL = {}
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def noise(length, seed):
+    return random.Random(seed).randbytes(length)
+
+
+class Case:
+    """`bulk`: most bytes belong to connections that live long enough to be upgraded."""
+
+    def __init__(self, function, about, needs, bulk, mixed):
+        self.run, self.about, self.needs, self.bulk, self.mixed = function, about, needs, bulk, mixed
+
+    def missing(self):
+        return ", ".join(name for name in self.needs if not find(name))
+
+
+def find(name):
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+
+
+def case(about, needs, bulk=True, mixed=False):
+    def enter(function):
+        ALL[function.__name__.replace("_", "-")] = Case(function, about, needs, bulk, mixed)
+        return function
+
+    return enter
+
+
+# ---------------------------------------------------------------- iperf3
+
+
+def iperf(run, *options):
+    port = free_port()
+    server = run.server("iperf3", "-s", "-p", port, "--one-off", "--forceflush", port=port)
+    seconds = 3 if run.long else 1
+    report = json.loads(run.client("iperf3", "-c", HOST, "-p", port, "-t", seconds, "-J", *options))
+    run.wait_for(lambda: server.poll() is not None, "the server of iperf3 does not end")
+    if server.returncode:
+        raise Broken(f"the server ended with {server.returncode}: {run.said(server)}")
+    end = report["end"]
+    sums = [end[name] for name in ("sum_received", "sum_received_bidir_reverse") if name in end]
+    if not all(one["bytes"] > 0 for one in sums):
+        raise Broken("nothing arrived")
+    run.figures["MB/s"] = sum(one["bits_per_second"] for one in sums) / 8e6
+    return {"streams": len(end["streams"])}
+
+
+@case("one stream", ["iperf3"], mixed=True)
+def iperf3(run):
+    return iperf(run)
+
+
+@case("four streams", ["iperf3"])
+def iperf3_four(run):
+    return iperf(run, "-P", "4")
+
+
+@case("the server sends", ["iperf3"], mixed=True)
+def iperf3_reverse(run):
+    return iperf(run, "-R")
+
+
+@case("both send", ["iperf3"])
+def iperf3_both(run):
+    return iperf(run, "--bidir")
+
+
+# ---------------------------------------------------------------- redis
+
+
+def redis_server(run):
+    port = free_port()
+    server = run.server("redis-server", "--port", port, "--bind", HOST, "--save", "", "--appendonly",
+                        "no", "--dir", run.folder, port=port)
+    return port, server
+
+
+@case("values of many sizes, a save to disk in between, and the benchmark", ["redis-server",
+      "redis-cli", "redis-benchmark"], mixed=True)
+def redis(run):
+    port, server = redis_server(run)
+    seen = []
+    for length in (1, 100, 5_000, 70_000, 3_000_000):
+        value = noise(length, length).hex().encode()[:length]
+        path = run.folder / "value"
+        path.write_bytes(value)
+        with path.open("rb") as stdin:
+            run.client("redis-cli", "-p", port, "-x", "set", "key", stdin=stdin)
+        got = run.client("redis-cli", "-p", port, "--raw", "get", "key", text=False)
+        seen.append(got[:-1] == value)
+    if not all(seen):
+        raise Broken(f"values came back changed: {seen}")
+    load = 40_000 if run.long else 8_000
+    for name, options in (("50 clients", ["-c", "50"]), ("1 client", ["-c", "1"]),
+                          ("50 clients, pipelined", ["-c", "50", "-P", "16"])):
+        count = load // 4 if name == "1 client" else load * 4 if "-P" in options else load
+        table = run.client("redis-benchmark", "-p", port, "-n", count, "-t", "set,get", "--csv",
+                           *options)
+        rates = [float(line.split(",")[1].strip('"')) for line in table.splitlines()[1:] if line]
+        run.figures[f"{name} req/s"] = sum(rates) / len(rates)
+    # The server forks while clients are connected.
+    run.client("redis-cli", "-p", port, "bgsave")
+    run.wait_for(lambda: "rdb_bgsave_in_progress:0" in
+                 run.client("redis-cli", "-p", port, "info", "persistence"), "no end of the save")
+    run.idle(server)
+    run.client("redis-cli", "-p", port, "shutdown", "nosave", ok=(0, 1))
+    run.stop(server)
+    return seen
+
+
+# ---------------------------------------------------------------- web servers
+
+
+def documents(run):
+    folder = run.folder / "www"
+    folder.mkdir()
+    for name, length in (("small", 1000), ("page", 100_000), ("large", 20_000_000)):
+        (folder / name).write_bytes(noise(length, name))
+    folder.chmod(0o755)
+    run.folder.chmod(0o755)
+    return folder
+
+
+def fetch(run, port, names=("small", "page", "large"), scheme="http"):
+    seen = {}
+    for name in names:
+        seen[name] = sha(run.client("curl", "-sS", "--fail", f"{scheme}://{HOST}:{port}/{name}",
+                                    text=False))
+        if seen[name] != sha((run.folder / "www" / name).read_bytes()):
+            raise Broken(f"{name} arrived changed")
+    return seen
+
+
+@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"], mixed=True)
+def nginx(run):
+    port, www = free_port(), documents(run)
+    user = "user root;" if os.geteuid() == 0 else ""
+    config = run.folder / "nginx.conf"
+    config.write_text(textwrap.dedent(f"""
+        {user} worker_processes 2; daemon off; pid {run.folder}/pid; error_log {run.folder}/error.log;
+        events {{ worker_connections 512; }}
+        http {{
+            access_log off; sendfile on; keepalive_requests 1000000; client_body_temp_path {run.folder};
+            proxy_temp_path {run.folder}; fastcgi_temp_path {run.folder}; uwsgi_temp_path {run.folder};
+            scgi_temp_path {run.folder};
+            server {{ listen {HOST}:{port}; root {www}; }}
+        }}
+    """))
+    server = run.server(find("nginx"), "-p", run.folder, "-c", config, port=port)
+    seen = fetch(run, port)
+    seconds = 4 if run.long else 1
+    for name, page in (("req/s", "small"), ("100 KB req/s", "page")):
+        text = run.client("wrk", "-t", 1, "-c", 16, "-d", f"{seconds}s", f"http://{HOST}:{port}/{page}")
+        if "Socket errors" in text or "Non-2xx" in text:
+            raise Broken(text)
+        run.figures[name] = float(text.split("Requests/sec:")[1].split()[0])
+    load = run.server("wrk", "-t", 1, "-c", 8, "-d", "1s", f"http://{HOST}:{port}/small", end="client")
+    time.sleep(0.4)
+    os.kill(server.pid, signal.SIGHUP)
+    run.wait_for(lambda: load.poll() is not None, "wrk does not end")
+    seen |= fetch(run, port, ["page"])
+    run.idle(server)
+    if run.stop(server, signal.SIGQUIT):
+        raise Broken(f"nginx ended with {server.returncode}: {run.said(server)}")
+    return seen
+
+
+@case("python3 -m http.server", ["curl"], mixed=True)
+def http_server(run):
+    port, www = free_port(), documents(run)
+    server = run.server(sys.executable, "-m", "http.server", port, "--bind", HOST, port=port, cwd=www)
+    seen = fetch(run, port)
+    run.idle(server)
+    run.stop(server)
+    return seen
+
+
+@case("an HTTP server of node", ["node", "curl"])
+def node_http(run):
+    port, www = free_port(), documents(run)
+    program = (f"require('http').createServer((q, r) => require('fs').createReadStream("
+               f"'{www}' + q.url).pipe(r)).listen({port}, '{HOST}')")
+    server = run.server("node", "-e", program, port=port)
+    seen = fetch(run, port)
+    run.idle(server)
+    run.stop(server)
+    return seen
+
+
+@case("one short connection after the other", ["nginx", "ab"], bulk=False)
+def short_connections(run):
+    port, www = free_port(), documents(run)
+    user = "user root;" if os.geteuid() == 0 else ""
+    config = run.folder / "nginx.conf"
+    config.write_text(f"{user} worker_processes 1; daemon off; pid {run.folder}/pid;"
+                      f"error_log {run.folder}/error.log; events {{}} http {{ access_log off;"
+                      f"client_body_temp_path {run.folder}; proxy_temp_path {run.folder};"
+                      f"fastcgi_temp_path {run.folder}; uwsgi_temp_path {run.folder};"
+                      f"scgi_temp_path {run.folder}; server {{ listen {HOST}:{port}; root {www}; }} }}")
+    server = run.server(find("nginx"), "-p", run.folder, "-c", config, port=port)
+    count = 10_000 if run.long else 2_000
+    text = run.client("ab", "-q", "-n", count, "-c", 8, f"http://{HOST}:{port}/small")
+    failed = int(text.split("Failed requests:")[1].split()[0])
+    run.figures["connections/s"] = float(text.split("Requests per second:")[1].split()[0])
+    run.stop(server, signal.SIGQUIT)
+    return {"failed": failed}
+
+
+# ---------------------------------------------------------------- small servers of many shapes
+
+ECHO = '''
+import socketserver, sys
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+class Server(socketserver.{mixin}, socketserver.TCPServer):
+    allow_reuse_address = True
+Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+'''
+
+TLS = '''
+import asyncio, ssl, sys
+async def echo(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def main():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[2])
+    server = await asyncio.start_server(echo, "127.0.0.1", int(sys.argv[1]), ssl=context)
+    async with server:
+        await server.serve_forever()
+asyncio.run(main())
+'''
+
+# Sends what it was given in pieces of odd sizes, one byte among them, and prints what came back.
+ASK = '''
+import hashlib, random, socket, ssl, sys, threading
+port, length, secret = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["tls"]
+data = random.Random(7).randbytes(length)
+stream = socket.create_connection(("127.0.0.1", port))
+if secret:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    stream = context.wrap_socket(stream)
+def write():
+    sizes, at = random.Random(8), 0
+    while at < length:
+        piece = sizes.choice((1, 7, 1000, 30_000, 200_000))
+        stream.sendall(data[at:at + piece])
+        at += piece
+if secret:
+    back = bytearray()
+    for at in range(0, length, 50_000):
+        stream.sendall(data[at:at + 50_000])
+        want = len(data[at:at + 50_000])
+        while want:
+            piece = stream.recv(want)
+            want -= len(piece)
+            back += piece
+else:
+    thread = threading.Thread(target=write)
+    thread.start()
+    back = bytearray()
+    while len(back) < length:
+        piece = stream.recv(300_000)
+        if not piece: break
+        back += piece
+    thread.join()
+stream.close()
+print(hashlib.sha256(back).hexdigest(), back == data)
+'''
+
+
+def script(run, name, text):
+    path = run.folder / name
+    path.write_text(text)
+    return path
+
+
+def echoes(run, server, port, *more):
+    said = []
+    for turn in range(4 if run.long else 2):
+        ask = script(run, "ask.py", ASK)
+        said.append(run.client(sys.executable, ask, port, 6_000_000, *more).split())
+    if any(same != "True" for _, same in said):
+        raise Broken("the echo is another")
+    run.idle(server)
+    run.stop(server)
+    return said
+
+
+@case("a thread for each connection", [])
+def socketserver_threads(run):
+    port = free_port()
+    server = run.server(sys.executable, script(run, "echo.py", ECHO.format(mixin="ThreadingMixIn")), port,
+                        port=port)
+    return echoes(run, server, port)
+
+
+@case("a process for each connection", [])
+def socketserver_forks(run):
+    port = free_port()
+    server = run.server(sys.executable, script(run, "echo.py", ECHO.format(mixin="ForkingMixIn")), port,
+                        port=port)
+    return echoes(run, server, port)
+
+
+@case("asyncio and TLS", ["openssl"])
+def asyncio_tls(run):
+    port, key = free_port(), run.folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                    "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", run.folder / "cert"],
+                   check=True, stderr=subprocess.DEVNULL)
+    key.write_text(key.read_text() + (run.folder / "cert").read_text())
+    server = run.server(sys.executable, script(run, "tls.py", TLS), port, key, port=port)
+    return echoes(run, server, port, "tls")
+
+
+@case("a file through socat", ["socat"])
+def socat(run):
+    port, data = free_port(), noise(30_000_000, "socat")
+    source, target = run.folder / "source", run.folder / "target"
+    source.write_bytes(data)
+    server = run.server("socat", "-u", f"TCP-LISTEN:{port},bind={HOST},reuseaddr", f"CREATE:{target}",
+                        port=port)
+    run.client("socat", "-u", f"OPEN:{source}", f"TCP:{HOST}:{port}")
+    run.wait_for(lambda: server.poll() is not None, "the receiving socat does not end")
+    if target.read_bytes() != data:
+        raise Broken(f"{target.stat().st_size} bytes arrived, or others")
+    return sha(data)
+
+
+@case("a program started with the connection as its input and output", ["socat"], bulk=False)
+def inetd(run):
+    port = free_port()
+    server = run.server("socat", f"TCP-LISTEN:{port},bind={HOST},reuseaddr,fork", "EXEC:sha256sum,nofork",
+                        port=port)
+    data, path = noise(5_000_000, "inetd"), run.folder / "data"
+    path.write_bytes(data)
+    with path.open("rb") as stdin:
+        said = run.client("socat", "-t", 30, "STDIO", f"TCP:{HOST}:{port}", stdin=stdin)
+    if sha(data) not in said:
+        raise Broken(f"the program read something else: {said!r}")
+    run.stop(server)
+    return said
+
+
+@case("a session and a copy", ["sshd", "ssh", "scp", "ssh-keygen"])
+def openssh(run):
+    if os.geteuid() == 0:
+        pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    port = free_port()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", run.folder / name], check=True)
+    shutil.copy(run.folder / "user.pub", run.folder / "authorized")
+    config = script(run, "sshd_config", textwrap.dedent(f"""
+        Port {port}
+        ListenAddress {HOST}
+        HostKey {run.folder}/host
+        AuthorizedKeysFile {run.folder}/authorized
+        StrictModes no
+        UsePAM no
+        PidFile none
+        PermitRootLogin yes
+        Subsystem sftp internal-sftp
+    """))
+    server = run.server(find("sshd"), "-D", "-e", "-f", config, port=port)
+    options = ["-F", "none", "-i", run.folder / "user", "-o", "StrictHostKeyChecking=no", "-o",
+               "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"]
+    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    said = run.client("ssh", "-p", port, *options, f"{user}@{HOST}", "echo here; exit 3", ok=(3,))
+    data = noise(8_000_000, "ssh")
+    source, target = run.folder / "source", run.folder / "target"
+    source.write_bytes(data)
+    run.client("scp", "-q", "-P", port, *options, source, f"{user}@{HOST}:{target}")
+    if target.read_bytes() != data:
+        raise Broken("the copy is another")
+    run.stop(server)
+    return said
+
+
+# ---------------------------------------------------------------- killed in the middle
+
+
+def killed(run, receiver):
+    port = free_port()
+    server = run.server("socat", "-u", f"TCP-LISTEN:{port},bind={HOST},reuseaddr", "OPEN:/dev/null",
+                        port=port)
+    client = run.server("socat", "-u", "OPEN:/dev/zero", f"TCP:{HOST}:{port}", end="client")
+    time.sleep(0.5)
+    victim, other = (server, client) if receiver else (client, server)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    run.wait_for(lambda: other.poll() is not None, "the other end does not notice")
+    # A killed sender's TCP ends well, whatever it still had to send; over the SAN that is an error,
+    # because the receiver cannot know that nothing is missing.
+    return "ended"
+
+
+@case("the receiver is killed in the middle", ["socat"], bulk=False)
+def killed_receiver(run):
+    return killed(run, True)
+
+
+@case("the sender is killed in the middle", ["socat"], bulk=False)
+def killed_sender(run):
+    return killed(run, False)

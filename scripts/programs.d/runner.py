@@ -1,0 +1,192 @@
+"""One run of one case: its processes, their environment, and what is checked whatever the case is."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+
+# A wedge ends here, not at the limit of whoever runs this.
+LIMIT = 60
+# Least share of the bytes of long-lived connections on the SAN.
+SHARE = 0.9
+# Most CPU of an idle server.
+IDLE = 0.01
+FIELD = re.compile(r"(\w+)=(\S+)")
+
+
+class Broken(Exception):
+    """What a run did that it should not."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def listens(port):
+    """Without connecting: a connection of ours would be one of the server's."""
+    for table in ("tcp", "tcp6"):
+        for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and int(words[1].rsplit(":", 1)[1], 16) == port:
+                return True
+    return False
+
+
+def traces():
+    """What this library could leave behind: files in shared memory, names of sockets."""
+    names = {f"/dev/shm/{entry}" for entry in os.listdir("/dev/shm")}
+    for line in pathlib.Path("/proc/net/unix").read_text().splitlines()[1:]:
+        words = line.split()
+        if len(words) > 7 and "wsd" in words[7]:
+            names.add(words[7])
+    return names
+
+
+def cpu_time(pid):
+    """Seconds of CPU of a process and its children's that are alive."""
+    total = 0.0
+    for one in [pid, *children(pid)]:
+        try:
+            fields = pathlib.Path(f"/proc/{one}/stat").read_text().rsplit(") ", 1)[1].split()
+        except OSError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def children(pid):
+    try:
+        own = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(child) for child in own] + [far for child in own for far in children(int(child))]
+
+
+class Run:
+    """The processes of one run of a case. `mode` says which of them are preloaded, and how."""
+
+    def __init__(self, mode, library, folder, long):
+        self.mode, self.library, self.folder, self.long = mode, library, folder, long
+        self.log = folder / "wsd.log"
+        self.figures, self.share = {}, None
+        self.started = []
+        self.until = time.monotonic() + LIMIT * (3 if long else 1)
+
+    def env(self, end):
+        """The environment of one end: "server" or "client"."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("WSD_")}
+        env["LC_ALL"] = "C"
+        if self.mode == "plain" or (self.mode in ("server", "client") and self.mode != end):
+            return env
+        env["LD_PRELOAD"] = str(self.library)
+        env["WSD_LOG"] = str(self.log)
+        if self.mode == "off":
+            env["WSD_SWITCH"] = "off"
+        elif self.mode != "lazy":
+            env["WSD_EAGER"] = "1"
+        return env
+
+    def left(self):
+        return max(self.until - time.monotonic(), 0.1)
+
+    def server(self, *command, port=None, cwd=None, end="server", **more):
+        output = open(self.folder / f"{len(self.started)}.log", "w+b")
+        process = subprocess.Popen([str(word) for word in command], env=self.env(end), cwd=cwd,
+                                   stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                   start_new_session=True, **more)
+        process.output = output
+        self.started.append(process)
+        if port is not None:
+            self.wait_for(lambda: listens(port), f"{command[0]} does not listen", process)
+        return process
+
+    def wait_for(self, true, otherwise, process=None):
+        while not true():
+            if process is not None and process.poll() is not None:
+                raise Broken(f"{otherwise}: it ended with {process.returncode}: {self.said(process)}")
+            if time.monotonic() > self.until:
+                raise Broken(f"{otherwise} in time")
+            time.sleep(0.01)
+
+    def said(self, process):
+        process.output.flush()
+        process.output.seek(0)
+        return process.output.read()[-800:].decode(errors="replace").strip()
+
+    def client(self, *command, ok=(0,), stdin=None, text=True):
+        """Runs to the end and returns what it printed."""
+        try:
+            done = subprocess.run([str(word) for word in command], env=self.env("client"),
+                                  stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, timeout=self.left())
+        except subprocess.TimeoutExpired as expired:
+            raise Broken(f"{command[0]} did not end: {(expired.stderr or b'')[-400:]!r}") from None
+        if ok is not None and done.returncode not in ok:
+            words = (done.stderr or done.stdout)[-600:].decode(errors="replace").strip()
+            raise Broken(f"{' '.join(map(str, command))} ended with {done.returncode}: {words}")
+        return done.stdout.decode(errors="replace") if text else done.stdout
+
+    def stop(self, process, how=signal.SIGTERM, patience=10):
+        if process.poll() is None:
+            os.killpg(process.pid, how)
+            try:
+                process.wait(min(patience, self.left()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise Broken(f"{process.args[0]} did not end when it was told to") from None
+        return process.returncode
+
+    def idle(self, process):
+        """Nobody talks to the server: it has nothing to do."""
+        time.sleep(0.3)
+        span = 10 if self.long else 1
+        before = cpu_time(process.pid)
+        time.sleep(span)
+        used = (cpu_time(process.pid) - before) / span
+        if used > IDLE + 0.02 / span:
+            raise Broken(f"the idle server uses {used:.1%} of a CPU")
+
+    def perform(self, case):
+        before = traces()
+        try:
+            outcome = case.run(self)
+        finally:
+            for process in self.started:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                # Children of it that made a group of their own are not ours to find.
+                process.output.close()
+        # A killed process's descriptors are closed a moment after it is gone.
+        end = time.monotonic() + 5
+        while (left := traces() - before) and time.monotonic() < end:
+            time.sleep(0.05)
+        if left and self.mode != "plain":
+            raise Broken(f"left behind: {', '.join(sorted(left))}")
+        self.count(case)
+        return outcome
+
+    def count(self, case):
+        """By which path the bytes went, of what the library has written at the end of connections."""
+        if self.mode in ("plain", "off", "server", "client"):
+            return
+        kernel = san = 0
+        reasons = set()
+        for line in self.log.read_text().splitlines() if self.log.exists() else ():
+            if not line.startswith("end "):
+                continue
+            fields = dict(FIELD.findall(line))
+            kernel += int(fields["tcp_in"]) + int(fields["tcp_out"])
+            san += int(fields["san_in"]) + int(fields["san_out"])
+            reasons.add(fields.get("reason", "?"))
+        if kernel + san:
+            self.share = san / (kernel + san)
+        if case.bulk and self.mode == "san" and (self.share or 0) < SHARE:
+            share = "nothing" if self.share is None else f"{self.share:.0%}"
+            raise Broken(f"{share} went over the SAN; reasons: {', '.join(sorted(reasons)) or 'none'}")
