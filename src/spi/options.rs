@@ -156,10 +156,12 @@ impl Control {
             unsafe { self.returned(len) }?;
             return Err(Code::FAULT);
         }
+        // The length first: a caller that gave no room for it gets the error and no function.
+        // SAFETY: as for this function.
+        let done = unsafe { self.returned(len) }?;
         // SAFETY: null, or long enough by the caller's word.
         unsafe { args::write(self.output.cast::<*mut c_void>(), function) }?;
-        // SAFETY: as for this function.
-        unsafe { self.returned(len) }
+        Ok(done)
     }
 
     /// # Safety

@@ -116,6 +116,31 @@ fn extension(s: SOCKET, mut id: GUID) -> Result<*mut c_void, c_int> {
     Ok(function)
 }
 
+#[test]
+fn no_room_for_the_length_is_an_error_that_leaves_the_output_alone() {
+    let _session = Session::new();
+    let mut id = WSAID_RDMAWRITE;
+    let untouched: *mut c_void = std::ptr::without_provenance_mut(1);
+    let mut function = untouched;
+    let result = call(SOCKET_ERROR, |e| {
+        table!(lpWSPIoctl(
+            INVALID_SOCKET,
+            SIO_GET_EXTENSION_FUNCTION_POINTER,
+            (&raw mut id).cast(),
+            16,
+            (&raw mut function).cast(),
+            8,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            None,
+            std::ptr::null_mut(),
+            e
+        ))
+    });
+    assert_eq!(result, Err(WSAEFAULT));
+    assert_eq!(function, untouched);
+}
+
 // req: WSD-04
 #[test]
 fn extension_functions_are_handed_out_for_any_socket() {
