@@ -7,7 +7,7 @@
 
 #include "pair.h"
 
-enum { PAIRS = 10, SECONDS = 2 };
+enum { PAIRS = 10, SECONDS = 2, LOOKS = 3 };
 
 static double processor_seconds(void)
 {
@@ -22,7 +22,7 @@ int main(void)
     struct pair pairs[PAIRS];
     struct area in[PAIRS];
     struct op ops[PAIRS];
-    double before, used;
+    double before, used, least = SECONDS;
 
     case_begin("idle_costs_nothing");
     provider_start();
@@ -35,11 +35,16 @@ int main(void)
     }
     sleep_ms(300); /* what spins for a while has stopped */
     phase("idling");
-    before = processor_seconds();
-    sleep_ms(SECONDS * 1000);
-    used = processor_seconds() - before;
-    if (used > SECONDS * 0.05)
-        fail("%d idle connections used %.3f s of processor time in %d s", PAIRS, used, SECONDS);
+    /* Who burns time does so at every look; a busy or emulated machine makes single ones dear. */
+    for (int look = 0; look < LOOKS && least > SECONDS * 0.05; look++) {
+        before = processor_seconds();
+        sleep_ms(SECONDS * 1000);
+        used = processor_seconds() - before;
+        if (used < least)
+            least = used;
+    }
+    if (least > SECONDS * 0.05)
+        fail("%d idle connections used %.3f s of processor time in %d s", PAIRS, least, SECONDS);
     for (int i = 0; i < PAIRS; i++) {
         pair_close(&pairs[i]);
         area_forget(&in[i]);
