@@ -20,14 +20,6 @@ pub(crate) mod both;
 #[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fault;
 #[cfg(any(test, feature = "verbs"))]
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "for fabrics to which registering is dear")
-)]
-#[cfg_attr(
-    not(test),
-    allow(unused_imports, reason = "for fabrics to which registering is dear")
-)]
 pub(crate) mod regcache;
 pub(crate) mod soft;
 pub(crate) mod verbs;

@@ -31,10 +31,12 @@ impl Span {
         self.end - self.start
     }
 
+    #[cfg(test)]
     pub(super) fn covers(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 
+    #[cfg(test)]
     pub(super) fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }

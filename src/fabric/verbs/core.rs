@@ -1,7 +1,8 @@
 //! What all endpoints and listeners of one fabric share.
 //!
 //! Owns the epoll set, the table that finds the object of an event by its number, the events that
-//! wait for `Fabric::poll`, and the one timer. Decides nothing about connections.
+//! wait for `Fabric::poll`, the one timer, and the cache of registrations. Decides nothing about
+//! connections.
 //!
 //! The two libraries know objects by number only, so an event for one that is gone finds nothing.
 //!
@@ -22,7 +23,8 @@ use super::Options;
 use super::device::Settings;
 use super::endpoint::VerbsEndpoint;
 use super::listener::Listening;
-use super::sys::{Channel, CmEvent, CmKind, DeviceEvent, DeviceId, Devices};
+use super::sys::{Channel, CmEvent, CmKind, DeviceEvent, DeviceId, Devices, Mr};
+use crate::fabric::regcache::{self, Cache};
 use crate::fabric::soft::host_addresses;
 use crate::fabric::soft::sys::{self as os, Epoll};
 use crate::fabric::{Ending, Event};
@@ -52,6 +54,8 @@ pub(super) struct Core {
     pub(super) me: Weak<Self>,
     pub(super) channel: Arc<Channel>,
     pub(super) settings: Settings,
+    /// Registrations for local use, each in the domain of its connection.
+    pub(super) cache: Cache<Mr>,
     devices: Devices,
     epoll: Epoll,
     wake: OwnedFd,
@@ -126,6 +130,7 @@ impl Core {
             me: Weak::clone(me),
             channel,
             settings: Settings::new(&limits, options),
+            cache: Cache::new(regcache::Options::from_environment()),
             devices,
             epoll,
             wake,
@@ -398,5 +403,12 @@ impl Core {
         while os::receive_message(routes.as_fd(), &mut buffer).is_ok() {}
         *self.served.lock() = None;
         self.events.lock().0.push(Event::AddressesChanged);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let (cache, stats) = (self.cache.describe(), self.cache.stats());
+        tracing::debug!(cache, ?stats, "registrations at the end");
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! Locks, in the order in which they may be taken together: `attempt`; `collector`, then `sending`
 //! or `receiving` (both only by `abandon`, in this order), then `memory`. None is held while the
-//! endpoint dies or while the fabric is told anything.
+//! endpoint dies, while the fabric is told anything, or while memory is registered or a registration
+//! given back.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 use super::connect::{Attempt, Step};
 use super::core::{Core, Object};
 use super::device::Settings;
-use super::memory::{DESCRIPTOR_LEN, Memory, Registration};
+use super::memory::{DESCRIPTOR_LEN, Descriptor, Memory, Registration};
 use super::moving::Collector;
 use super::queue::Queue;
-use super::sys::{CmEvent, CmKind, Conn, DeviceId, Queues};
+use super::sys::{CmEvent, CmKind, Conn, DeviceId, Mr, Queues};
+use crate::fabric::regcache::Domain;
 use crate::fabric::soft::sys::{self as os, Epoll};
 use crate::fabric::{
     Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, Post,
@@ -79,7 +81,9 @@ pub(super) struct VerbsEndpoint {
     pub(super) collector: QuickMutex<Collector>,
     pub(super) sending: QuickMutex<Queue>,
     pub(super) receiving: QuickMutex<Queue>,
+    // Dropped in this order: what is registered, what is kept of it, and then the connection.
     pub(super) memory: QuickMutex<Memory>,
+    domain: Domain<Mr>,
     conn: Arc<Conn>,
 }
 
@@ -112,6 +116,7 @@ impl VerbsEndpoint {
             sending: QuickMutex::new(Queue::sends(settings.caps.send_depth, settings.reserved)),
             receiving: QuickMutex::new(Queue::receives(settings.caps.receive_depth)),
             memory: QuickMutex::default(),
+            domain: core.cache.domain(),
             conn: Arc::new(conn),
         });
         core.attach(number, endpoint.readiness.fd())?;
@@ -283,6 +288,15 @@ impl VerbsEndpoint {
         Some(now + FLUSH_STEP)
     }
 
+    // ---- memory ----
+
+    /// Enters a registration into the table.
+    fn enter(&self, registration: Registration) -> Result<(Key, Descriptor), RegisterError> {
+        let added = self.memory.lock().add(registration);
+        // What did not fit ends here, where nothing is locked.
+        added.map_err(|_unentered| RegisterError::NoResources)
+    }
+
     // ---- signs of life ----
 
     /// Asks the peer's device for an answer, if nothing has moved for a while. The answer is awaited
@@ -413,9 +427,16 @@ impl Endpoint for VerbsEndpoint {
         }
         // Pinning takes time: not under the lock.
         // SAFETY: the caller's promise is that of this function.
-        let registration =
-            unsafe { Registration::local(&self.conn, region, access, self.settings().iwarp) }?;
-        let (key, _) = self.memory.lock().add(registration)?;
+        let registration = unsafe {
+            Registration::local(
+                &self.conn,
+                &self.domain,
+                region,
+                access,
+                self.settings().iwarp,
+            )
+        }?;
+        let (key, _) = self.enter(registration)?;
         Ok(key)
     }
 
@@ -440,7 +461,7 @@ impl Endpoint for VerbsEndpoint {
         }
         // SAFETY: the caller's promise is that of this function.
         let registration = unsafe { Registration::exposed(&self.conn, region, access) }?;
-        let (key, made) = self.memory.lock().add(registration)?;
+        let (key, made) = self.enter(registration)?;
         place.copy_from_slice(&made.to_bytes());
         Ok(key)
     }

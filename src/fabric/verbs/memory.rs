@@ -6,8 +6,8 @@
 //!
 //! Every registration of a connection is one of its own protection domain, so the device itself
 //! refuses a key on any other connection; and an exposure ends by deregistering, so it refuses a
-//! key that was concealed. A cache of registrations would stand behind [`register_mr`]; it may keep
-//! local registrations beyond `remove`, but never an exposure, and never with wider rights.
+//! key that was concealed. Registrations for local use come from a cache and go back to it; what a
+//! peer can reach never does, and so neither does the target of reads on iWARP.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::sys::{Conn, Mr, Rights, Sge};
+use crate::fabric::regcache::{Domain, Lease};
 use crate::fabric::{Access, DeregisterError, Key, Piece, PostError, Region, RegisterError};
 
 /// Length of a descriptor of exposed memory.
@@ -92,26 +93,14 @@ impl Descriptor {
     }
 }
 
-/// Registers memory with the device.
-///
-/// # Safety
-/// The caller passes on the promise of `Endpoint::register`.
-unsafe fn register_mr(
-    conn: &Arc<Conn>,
-    region: Region,
-    rights: Rights,
-) -> Result<Option<Mr>, RegisterError> {
+/// Whether there is anything to register.
+fn has_bytes(region: Region) -> Result<bool, RegisterError> {
     region
         .base
         .checked_add(region.len)
         .ok_or(RegisterError::BadRegion)?;
-    if region.len == 0 {
-        // Nothing that a device would register, and nothing that could be moved.
-        return Ok(None);
-    }
-    // SAFETY: the caller's promise is that of this function.
-    let mr = unsafe { Mr::register(conn, region.base, region.len, rights) };
-    mr.map(Some).map_err(|error| refused(&error))
+    // Of nothing, a device would register nothing, and nothing could be moved.
+    Ok(region.len > 0)
 }
 
 fn refused(error: &io::Error) -> RegisterError {
@@ -123,10 +112,44 @@ fn refused(error: &io::Error) -> RegisterError {
     }
 }
 
+/// What the device knows of a registration.
+#[derive(Debug)]
+enum Handle {
+    /// Nothing, because there are no bytes.
+    Empty,
+    /// May cover more than the region.
+    Shared(Lease<Mr>),
+    /// Ends with its owner.
+    Own(Mr),
+}
+
+impl Handle {
+    /// The part of the region, which the caller has checked.
+    fn part(&self, offset: usize, len: usize) -> Result<Sge, PostError> {
+        let part = match self {
+            Handle::Empty => return Err(PostError::BadPiece),
+            Handle::Shared(lease) => lease
+                .offset()
+                .checked_add(offset)
+                .and_then(|offset| lease.part(offset, len)),
+            Handle::Own(mr) => mr.part(offset, len),
+        };
+        part.ok_or(PostError::TooLarge)
+    }
+
+    /// What names it to the peer. None for what the peer is not to reach.
+    fn remote_key(&self) -> u32 {
+        match self {
+            Handle::Own(mr) => mr.remote_key(),
+            Handle::Empty | Handle::Shared(_) => 0,
+        }
+    }
+}
+
 /// One registration, not yet in the table.
 #[derive(Debug)]
 pub(super) struct Registration {
-    mr: Option<Mr>,
+    handle: Handle,
     region: Region,
     access: Access,
     exposed: bool,
@@ -136,12 +159,15 @@ pub(super) struct Registration {
 
 impl Registration {
     /// Memory for local use. On iWARP the target of a read is written to by the peer, and needs the
-    /// right for it.
+    /// right for it; so it is not kept.
+    ///
+    /// Not to be called, and what it returns not to be dropped, under the lock of the table.
     ///
     /// # Safety
     /// The caller passes on the promise of `Endpoint::register`.
     pub(super) unsafe fn local(
         conn: &Arc<Conn>,
+        domain: &Domain<Mr>,
         region: Region,
         access: Access,
         iwarp: bool,
@@ -152,9 +178,19 @@ impl Registration {
             remote_read: false,
             remote_write: writable && iwarp,
         };
-        // SAFETY: the caller's promise is that of this function.
-        let mr = unsafe { register_mr(conn, region, rights) }?;
-        Ok(Self::new(mr, region, access, false))
+        if !has_bytes(region)? {
+            return Ok(Self::new(Handle::Empty, region, access, false));
+        }
+        // SAFETY: the caller's promise is that of `register`; once it is released, nothing is posted
+        // on it, until it is handed out for memory that is promised anew and has not changed since.
+        let register = || unsafe { Mr::register(conn, region.base, region.len, rights) };
+        let handle = if rights.remote_write {
+            register().map(Handle::Own)
+        } else {
+            domain.acquire(region, access, register).map(Handle::Shared)
+        };
+        let handle = handle.map_err(|error| refused(&error))?;
+        Ok(Self::new(handle, region, access, false))
     }
 
     /// Memory that the peer may reach, with exactly the rights given.
@@ -172,14 +208,18 @@ impl Registration {
             remote_read: access.contains(Access::READ),
             remote_write: access.contains(Access::WRITE),
         };
+        if !has_bytes(region)? {
+            return Ok(Self::new(Handle::Empty, region, access, true));
+        }
         // SAFETY: the caller's promise is that of this function.
-        let mr = unsafe { register_mr(conn, region, rights) }?;
-        Ok(Self::new(mr, region, access, true))
+        let mr = unsafe { Mr::register(conn, region.base, region.len, rights) };
+        let mr = mr.map_err(|error| refused(&error))?;
+        Ok(Self::new(Handle::Own(mr), region, access, true))
     }
 
-    fn new(mr: Option<Mr>, region: Region, access: Access, exposed: bool) -> Self {
+    fn new(handle: Handle, region: Region, access: Access, exposed: bool) -> Self {
         Self {
-            mr,
+            handle,
             region,
             access,
             exposed,
@@ -190,7 +230,7 @@ impl Registration {
     fn descriptor(&self, generation: u32) -> Descriptor {
         Descriptor {
             rights: self.access,
-            key: self.mr.as_ref().map_or(0, Mr::remote_key),
+            key: self.handle.remote_key(),
             generation,
             len: self.region.len as u64,
             address: self.region.base as u64,
@@ -221,25 +261,24 @@ fn split(key: Key) -> (usize, u32, bool) {
 }
 
 impl Memory {
-    /// Enters a registration. The descriptor means something for an exposed one.
+    /// Enters a registration, or gives it back if there is no room. The descriptor means something
+    /// for an exposed one.
     pub(super) fn add(
         &mut self,
         registration: Registration,
-    ) -> Result<(Key, Descriptor), RegisterError> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let index =
-                    u32::try_from(self.slots.len()).map_err(|_| RegisterError::NoResources)?;
-                self.slots.push(Slot::default());
-                index
-            }
+    ) -> Result<(Key, Descriptor), Registration> {
+        let index = self.free.pop().or_else(|| {
+            let index = u32::try_from(self.slots.len()).ok()?;
+            self.slots.push(Slot::default());
+            Some(index)
+        });
+        let place = index.and_then(|index| {
+            let slot = self.slots.get_mut(usize::try_from(index).ok()?)?;
+            Some((index, slot))
+        });
+        let Some((index, slot)) = place else {
+            return Err(registration);
         };
-        let place = usize::try_from(index).map_err(|_| RegisterError::NoResources)?;
-        let slot = self
-            .slots
-            .get_mut(place)
-            .ok_or(RegisterError::NoResources)?;
         // Never zero, so that a key is never zero.
         slot.generation = slot.generation % GENERATIONS + 1;
         let mark = if registration.exposed { EXPOSED } else { 0 };
@@ -310,11 +349,7 @@ impl Memory {
             if piece.len == 0 {
                 continue;
             }
-            let mr = known.mr.as_ref().ok_or(PostError::BadPiece)?;
-            into.push(
-                mr.part(piece.offset, piece.len)
-                    .ok_or(PostError::TooLarge)?,
-            );
+            into.push(known.handle.part(piece.offset, piece.len)?);
         }
         Ok(total)
     }
@@ -378,7 +413,12 @@ mod tests {
     }
 
     fn entry(exposed: bool) -> Registration {
-        Registration::new(None, Region { base: 0, len: 10 }, Access::READ, exposed)
+        Registration::new(
+            Handle::Empty,
+            Region { base: 0, len: 10 },
+            Access::READ,
+            exposed,
+        )
     }
 
     #[test]

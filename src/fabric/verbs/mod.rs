@@ -18,6 +18,9 @@
 //! descriptor. So a key of one connection means nothing on another, and no socket can starve
 //! another or overrun a queue that they share; the price is one more descriptor for each socket.
 //!
+//! Registrations for local use outlive their release in a cache (`regcache`); what the peer may
+//! reach never does.
+//!
 //! A peer that has gone silently is noticed also while nothing is under way: every few seconds of
 //! silence its device is asked to acknowledge a write of nothing.
 
@@ -112,12 +115,12 @@ mod fabric {
     use super::endpoint::VerbsEndpoint;
     use super::listener;
     use crate::fabric::{
-        Caps, ConnectError, Endpoint, Event, Fabric, ListenError, Listener, Token,
+        Caps, ConnectError, Endpoint, Event, Fabric, ListenError, Listener, Region, Released, Token,
     };
 
     #[derive(Debug)]
-    struct VerbsFabric {
-        core: Arc<Core>,
+    pub(super) struct VerbsFabric {
+        pub(super) core: Arc<Core>,
     }
 
     /// The fabric, where there are RDMA devices.
@@ -171,6 +174,14 @@ mod fabric {
 
         fn readiness(&self) -> BorrowedFd<'_> {
             self.core.readiness()
+        }
+
+        fn keeps_registrations(&self) -> bool {
+            self.core.cache.keeps()
+        }
+
+        fn memory_released(&self, region: Region) -> Released {
+            self.core.cache.memory_released(region)
         }
     }
 }

@@ -842,8 +842,9 @@ unsafe impl Sync for Mr {}
 
 impl Mr {
     /// # Safety
-    /// The memory stays mapped until the registration is dropped, and is not used in conflict with
-    /// what is posted on it.
+    /// While anything is posted on it, and as long as the peer may reach it, the memory stays mapped
+    /// and is not used in conflict with that. A registration that nobody uses keeps the pages that
+    /// it was made of, whatever is mapped there since.
     pub(super) unsafe fn register(
         conn: &Arc<Conn>,
         base: usize,
