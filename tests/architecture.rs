@@ -29,6 +29,7 @@ const UNSAFE: &[&str] = &[
     "src/fabric/soft/shm.rs",
     "src/fabric/soft/sys.rs",
     "src/fabric/verbs/endpoint.rs",
+    "src/fabric/verbs/early.rs",
     "src/fabric/verbs/memory.rs",
     "src/fabric/verbs/sys.rs",
     "switch/src/companion/data.rs",

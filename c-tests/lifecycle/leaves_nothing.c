@@ -95,7 +95,8 @@ int main(void)
 
     case_begin("leaves_nothing");
     if (fabric != NULL && strcmp(fabric, "verbs") == 0) {
-        /* librdmacm opens the devices at its first use, and keeps them for the life of the process. */
+        /* librdmacm opens the devices at its first use and keeps them for the life of the process;
+         * so does the cache of registrations with its userfaultfd and its two threads. */
         provider_start();
         provider_stop();
     }

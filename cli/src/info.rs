@@ -72,6 +72,7 @@ struct Limits {
     addresses: Vec<IpAddr>,
     rdma_read: bool,
     arm_completion: bool,
+    keeps_registrations: bool,
     max_message: Option<u32>,
     max_rdma: Option<u32>,
     rdma_threshold: Option<u32>,
@@ -90,6 +91,7 @@ impl From<ProviderInfo> for Provider {
                 addresses,
                 rdma_read,
                 arm_completion,
+                keeps_registrations,
                 max_message,
                 max_rdma,
                 rdma_threshold,
@@ -98,6 +100,7 @@ impl From<ProviderInfo> for Provider {
                 addresses,
                 rdma_read,
                 arm_completion,
+                keeps_registrations,
                 max_message,
                 max_rdma,
                 rdma_threshold,
@@ -153,6 +156,12 @@ impl fmt::Display for Limits {
         } else {
             "through upcalls (the provider has no WSPArmCompletion)"
         };
-        writeln!(f, "  waiting          {sleep}")
+        writeln!(f, "  waiting          {sleep}")?;
+        let memory = if self.keeps_registrations {
+            "stays registered until it goes away (WSD_REG_CACHE)"
+        } else {
+            "is registered for each use; nothing is kept"
+        };
+        writeln!(f, "  memory           {memory}")
     }
 }

@@ -30,6 +30,7 @@ fn the_linked_provider_is_shown_with_addresses_and_limits() {
     assert!(addresses.contains(&Value::from("127.0.0.1")), "{info}");
     assert_eq!(provider["rdma_read"], true);
     assert_eq!(provider["arm_completion"], true);
+    assert!(provider["keeps_registrations"].is_boolean(), "{info}");
     for limit in ["max_message", "rdma_threshold"] {
         assert!(provider[limit].as_u64().unwrap() > 0, "{limit}: {info}");
     }

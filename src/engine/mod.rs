@@ -120,9 +120,7 @@ fn make_soft(config: &Config) -> Result<Arc<dyn Fabric>, StartError> {
 }
 
 fn make_verbs(config: &Config) -> std::io::Result<Arc<dyn Fabric>> {
-    let fabric = verbs::open(verbs::Options {
-        rdma_read: config.rdma_read,
-    })?;
+    let fabric = verbs::open(verbs::Options::new(config.rdma_read))?;
     fabric::with_faults(fabric)
 }
 

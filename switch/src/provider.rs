@@ -180,6 +180,8 @@ pub struct Capabilities {
     pub rdma_read: bool,
     /// Whether it has WSPArmCompletion, our addition.
     pub arm_completion: bool,
+    /// Whether memory stays registered with it after its release, until it goes away.
+    pub keeps_registrations: bool,
     /// Largest message, where there is a limit.
     pub max_message: Option<u32>,
     /// Largest single RDMA, where there is a limit.
@@ -194,6 +196,7 @@ impl Provider {
             addresses: self.addresses()?,
             rdma_read: self.has_rdma_read(),
             arm_completion: self.arms(),
+            keeps_registrations: self.table.keeps_registrations(),
             max_message: self.option(abi::SO_MAX_MSG_SIZE),
             max_rdma: self.option(abi::SO_MAX_RDMA_SIZE),
             rdma_threshold: self.option(abi::SO_RDMA_THRESHOLD_SIZE),

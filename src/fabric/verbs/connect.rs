@@ -113,7 +113,7 @@ impl Attempt {
             let (reads_in, reads_out) = (settings.reads_in, settings.reads_out);
             endpoint
                 .conn()
-                .connect(&hello.to_bytes(), reads_in, reads_out)
+                .connect(&hello.to_bytes(), reads_in, reads_out, settings.rnr_retry)
         }))
     }
 }
@@ -138,6 +138,7 @@ pub(super) fn answer(endpoint: &VerbsEndpoint, reads_in: u8, reads_out: u8) -> i
         &hello.to_bytes(),
         settings.reads_in.min(reads_in),
         settings.reads_out.min(reads_out),
+        settings.rnr_retry,
         ACK_TIMEOUT,
     )?;
     be_patient(endpoint);

@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) read_pieces: usize,
     pub(super) reads_in: u8,
     pub(super) reads_out: u8,
+    /// How often the peer repeats a message for which no receive is posted.
+    pub(super) rnr_retry: u8,
     /// Whether the target of a read has to be open to the peer.
     pub(super) iwarp: bool,
 }
@@ -49,9 +51,10 @@ impl Settings {
         // One completion queue for both.
         let completions = least(|limits| limits.max_completions, usize::MAX);
         let send_depth = SENDS.min(queue).min(completions / 3).max(2);
+        // One more is the connection's own, for the first message.
         let receive_depth = RECEIVES
-            .min(queue)
-            .min(completions.saturating_sub(send_depth))
+            .min(queue.saturating_sub(1))
+            .min(completions.saturating_sub(send_depth + 1))
             .max(2);
         let max_pieces = least(|limits| limits.max_pieces, MAX_PIECES).max(1);
         Self {
@@ -70,6 +73,7 @@ impl Settings {
             read_pieces: least(|limits| limits.max_read_pieces, max_pieces).max(1),
             reads_in,
             reads_out,
+            rnr_retry: options.rnr_retry,
             iwarp: devices.iter().any(|limits| limits.iwarp),
         }
     }
@@ -102,7 +106,7 @@ mod tests {
             reads_out: 0,
             ..LARGE
         };
-        let settings = Settings::new(&[LARGE, small], Options { rdma_read: true });
+        let settings = Settings::new(&[LARGE, small], Options::new(true));
         let caps = settings.caps;
         assert_eq!((caps.max_message, caps.max_rdma), (32 << 10, 32 << 10));
         assert_eq!((caps.max_pieces, settings.read_pieces), (4, 1));
@@ -113,13 +117,13 @@ mod tests {
 
     #[test]
     fn a_large_device_gets_the_usual_sizes() {
-        let settings = Settings::new(&[LARGE], Options { rdma_read: true });
+        let settings = Settings::new(&[LARGE], Options::new(true));
         assert_eq!(settings.caps.max_message, MAX_MESSAGE);
         assert_eq!(settings.caps.send_depth, SENDS);
         assert_eq!(settings.caps.receive_depth, RECEIVES);
         assert_eq!((settings.reads_in, settings.reads_out), (16, 16));
         assert!(settings.caps.rdma_read);
-        let without = Settings::new(&[LARGE], Options { rdma_read: false });
+        let without = Settings::new(&[LARGE], Options::new(false));
         assert!(!without.caps.rdma_read);
     }
 }

@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 use super::connect::{Attempt, Step};
 use super::core::{Core, Object};
 use super::device::Settings;
-use super::memory::{DESCRIPTOR_LEN, Descriptor, Memory, Registration};
+use super::early::{Buffer, Early};
+use super::memory::{DESCRIPTOR_LEN, Descriptor, Held, Memory, Registration};
 use super::moving::Collector;
-use super::queue::Queue;
+use super::queue::{Kind, Queue};
 use super::sys::{CmEvent, CmKind, Conn, DeviceId, Mr, Queues};
 use crate::fabric::regcache::Domain;
 use crate::fabric::soft::sys::{self as os, Epoll};
@@ -59,6 +60,13 @@ pub(super) struct Made {
     pub(super) device: Option<DeviceId>,
 }
 
+/// The receives of a connection: those of the device, and what is kept for the first one.
+#[derive(Debug)]
+pub(super) struct Receives {
+    pub(super) queue: Queue,
+    pub(super) early: Early,
+}
+
 #[derive(Debug)]
 pub(super) struct VerbsEndpoint {
     core: Arc<Core>,
@@ -80,7 +88,7 @@ pub(super) struct VerbsEndpoint {
     moved_before: AtomicU32,
     pub(super) collector: QuickMutex<Collector>,
     pub(super) sending: QuickMutex<Queue>,
-    pub(super) receiving: QuickMutex<Queue>,
+    pub(super) receiving: QuickMutex<Receives>,
     // Dropped in this order: what is registered, what is kept of it, and then the connection.
     pub(super) memory: QuickMutex<Memory>,
     domain: Domain<Mr>,
@@ -114,7 +122,10 @@ impl VerbsEndpoint {
             moved_before: AtomicU32::new(0),
             collector: QuickMutex::default(),
             sending: QuickMutex::new(Queue::sends(settings.caps.send_depth, settings.reserved)),
-            receiving: QuickMutex::new(Queue::receives(settings.caps.receive_depth)),
+            receiving: QuickMutex::new(Receives {
+                queue: Queue::receives(settings.caps.receive_depth + 1),
+                early: Early::default(),
+            }),
             memory: QuickMutex::default(),
             domain: core.cache.domain(),
             conn: Arc::new(conn),
@@ -191,7 +202,7 @@ impl VerbsEndpoint {
         let settings = self.settings();
         let wanted = Queues {
             sends: settings.caps.send_depth,
-            receives: settings.caps.receive_depth,
+            receives: settings.caps.receive_depth + 1,
             pieces: settings.caps.max_pieces,
             inline_bytes: settings.inline_bytes,
         };
@@ -201,7 +212,29 @@ impl VerbsEndpoint {
         self.made
             .set(Made { queues, device })
             .map_err(|_| io::ErrorKind::AlreadyExists)?;
+        // The peer may send as soon as it knows of the connection.
+        if let Err(error) = self.await_first(settings.caps.max_message) {
+            tracing::debug!(%error, "no room for an early message; its sender repeats it");
+        }
         Ok(())
+    }
+
+    /// Posts a receive of our own for the first message.
+    // req: WSD-09
+    fn await_first(&self, len: usize) -> io::Result<()> {
+        let (early, sge) = Early::new(&self.conn, len)?;
+        let mut receiving = self.receiving.lock();
+        let number = receiving.queue.next();
+        self.conn.post_receive(number, &[sge])?;
+        let held = Held::new();
+        receiving.queue.push(None, Kind::Receive, len, held);
+        receiving.early = early;
+        Ok(())
+    }
+
+    /// The memory of the first message, once that has been handed over.
+    fn spent(&self) -> Option<Buffer> {
+        self.receiving.lock().early.give_up()
     }
 
     // ---- the attempt ----
@@ -305,6 +338,7 @@ impl VerbsEndpoint {
         if self.state.load(Ordering::SeqCst) != state::OPEN {
             return None;
         }
+        drop(self.spent());
         let moved = self.moved.load(Ordering::Relaxed);
         if self.moved_before.swap(moved, Ordering::Relaxed) == moved {
             self.probe();
@@ -383,7 +417,7 @@ impl VerbsEndpoint {
     }
 
     fn is_flushed(&self) -> bool {
-        self.sending.lock().is_empty() && self.receiving.lock().is_empty()
+        self.sending.lock().is_empty() && self.receiving.lock().queue.is_empty()
     }
 
     /// Nothing is pending any more. Told once.

@@ -9,6 +9,7 @@
 //! | `connect`, `hello` | the steps of a connect, and the private data of both ends |
 //! | `listener` | listening, requests and their answers |
 //! | `endpoint` | one connection: state, arming, the end |
+//! | `early` | the first message, for which no receive may be posted yet |
 //! | `moving` | what an endpoint does with operations |
 //! | `queue` | the book of what was posted |
 //! | `memory` | registrations and descriptors |
@@ -30,6 +31,9 @@ mod connect;
 mod core;
 #[cfg(feature = "verbs")]
 mod device;
+#[cfg(feature = "verbs")]
+#[allow(unsafe_code)]
+mod early;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code)]
 mod endpoint;
@@ -87,6 +91,18 @@ pub(crate) struct Options {
     /// Whether `Post::Read` is served.
     #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
     pub(crate) rdma_read: bool,
+    /// How often a device repeats a message for which no receive is posted; seven: without end.
+    #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
+    pub(crate) rnr_retry: u8,
+}
+
+impl Options {
+    pub(crate) fn new(rdma_read: bool) -> Self {
+        Self {
+            rdma_read,
+            rnr_retry: 7,
+        }
+    }
 }
 
 /// The fabric, where there are RDMA devices.

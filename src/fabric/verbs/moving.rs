@@ -9,7 +9,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::endpoint::VerbsEndpoint;
+use super::early::{Claim, Early};
+use super::endpoint::{Receives, VerbsEndpoint};
 use super::errors;
 use super::memory::{Descriptor, Held, Sges};
 use super::queue::{Entry, Kind, Queue};
@@ -100,14 +101,37 @@ impl VerbsEndpoint {
     }
 
     fn receive(&self, op: OpId, pieces: &[Piece]) -> Result<Posted, PostError> {
-        self.check_open()?;
+        let open = self.check_open();
         let mut sges = Sges::new();
-        let mut queue = self.receiving.lock();
-        if queue.closed || !queue.has_room(Kind::Receive, 1) {
-            drop(queue);
-            return Err(self.why_not());
+        let mut receiving = self.receiving.lock();
+        let Receives { queue, early } = &mut *receiving;
+        // What has arrived is handed over also after the end.
+        if !early.has_message() {
+            open?;
+            if queue.closed || !queue.has_room(Kind::Receive, 1) {
+                drop(receiving);
+                return Err(self.why_not());
+            }
         }
         let (total, held) = self.resolve(pieces, Access::WRITE, &mut sges)?;
+        match early.claim(&sges, total) {
+            Claim::Device => {}
+            Claim::Kept => {
+                queue.adopt(op, total, held);
+                return Ok(Posted::Pending);
+            }
+            Claim::Filled(len) => {
+                drop(receiving);
+                self.let_go(&held);
+                return Ok(Posted::Done(len));
+            }
+            Claim::TooLong => {
+                drop(receiving);
+                self.let_go(&held);
+                self.end_at_once(op, Outcome::Truncated);
+                return Ok(Posted::Pending);
+            }
+        }
         let number = queue.next();
         queue.push(Some(op), Kind::Receive, total, held);
         match self.conn().post_receive(number, &sges) {
@@ -148,7 +172,7 @@ impl VerbsEndpoint {
             // The device would refuse it as well, with the same end; it is not asked.
             self.let_go(&held);
             drop(queue);
-            self.deny(op);
+            self.end_at_once(op, Outcome::RemoteAccess);
             return Ok(Posted::Pending);
         };
         let mut held = Some(held);
@@ -239,15 +263,12 @@ impl VerbsEndpoint {
         PostError::Full
     }
 
-    /// Ends an access that the descriptor does not grant, and the connection.
-    fn deny(&self, op: OpId) {
+    /// Ends an operation that the device does not get, and the connection.
+    fn end_at_once(&self, op: OpId, outcome: Outcome) {
         {
             let mut collector = self.collector.lock();
             self.gather(&mut collector);
-            collector.done.push(Completion {
-                op,
-                outcome: Outcome::RemoteAccess,
-            });
+            collector.done.push(Completion { op, outcome });
         }
         self.die(Ending::Broken);
     }
@@ -321,13 +342,23 @@ impl VerbsEndpoint {
         known: Option<Ending>,
         done: &mut Vec<Completion>,
     ) -> Option<Ending> {
-        let lock = if Queue::is_receive(finished.number) {
-            &self.receiving
+        if Queue::is_receive(finished.number) {
+            let Receives { queue, early } = &mut *self.receiving.lock();
+            self.end_in(queue, Some(early), finished, known, done)
         } else {
-            &self.sending
-        };
+            self.end_in(&mut self.sending.lock(), None, finished, known, done)
+        }
+    }
+
+    fn end_in(
+        &self,
+        queue: &mut Queue,
+        mut early: Option<&mut Early>,
+        finished: Finished,
+        known: Option<Ending>,
+        done: &mut Vec<Completion>,
+    ) -> Option<Ending> {
         let mut cause = None;
-        let mut queue = lock.lock();
         while let Some(entry) = queue.pop_until(finished.number) {
             let this = entry.number == finished.number;
             // What stands before a completion and was not signaled has succeeded.
@@ -335,6 +366,10 @@ impl VerbsEndpoint {
                 (true, Kind::Receive) => (finished.status, finished.bytes),
                 (true, _) => (finished.status, entry.bytes),
                 (false, _) => (Status::Done, entry.bytes),
+            };
+            let status = match early.take_if(|_| Queue::is_first_receive(entry.number)) {
+                Some(early) => first(early, status, bytes, entry.bytes),
+                None => status,
             };
             let (outcome, ending) = errors::of_completion(entry.kind, status, bytes, known);
             if ending.is_some() && known.is_none() {
@@ -359,10 +394,11 @@ impl VerbsEndpoint {
         let mut sending = self.sending.lock();
         let mut receiving = self.receiving.lock();
         sending.closed = true;
-        receiving.closed = true;
+        receiving.queue.closed = true;
+        receiving.early.end();
         self.conn().kill();
         let ending = self.cause().unwrap_or(Ending::Broken);
-        for queue in [&mut *sending, &mut *receiving] {
+        for queue in [&mut *sending, &mut receiving.queue] {
             while let Some(entry) = queue.pop() {
                 self.let_go(&entry.held);
                 if let Some(op) = entry.op {
@@ -376,4 +412,14 @@ impl VerbsEndpoint {
         drop((receiving, sending, collector));
         self.finish_if_flushed();
     }
+}
+
+/// The receive of the first message has ended.
+fn first(early: &mut Early, status: Status, len: usize, room: usize) -> Status {
+    if status != Status::Done {
+        early.end();
+    } else if !early.arrived(len, room) {
+        return Status::TooLong;
+    }
+    status
 }

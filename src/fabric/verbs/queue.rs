@@ -68,6 +68,11 @@ impl Queue {
         number & RECEIVES != 0
     }
 
+    /// Whether this is the first receive of all.
+    pub(super) fn is_first_receive(number: u64) -> bool {
+        number == RECEIVES
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -127,6 +132,15 @@ impl Queue {
     pub(super) fn bear(&mut self, op: OpId, held: Held) {
         if let Some(entry) = self.entries.back_mut() {
             entry.op = Some(op);
+            entry.held = held;
+        }
+    }
+
+    /// The oldest entry, which has been posted, is to bring the end of the operation.
+    pub(super) fn adopt(&mut self, op: OpId, bytes: usize, held: Held) {
+        if let Some(entry) = self.entries.front_mut() {
+            entry.op = Some(op);
+            entry.bytes = bytes;
             entry.held = held;
         }
     }

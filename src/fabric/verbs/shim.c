@@ -429,7 +429,7 @@ int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *
 }
 
 static void parameters(struct rdma_conn_param *param, const void *data, uint8_t length,
-                       uint8_t reads_in, uint8_t reads_out)
+                       uint8_t reads_in, uint8_t reads_out, uint8_t rnr_retry)
 {
     memset(param, 0, sizeof *param);
     param->private_data = data;
@@ -438,23 +438,23 @@ static void parameters(struct rdma_conn_param *param, const void *data, uint8_t 
     param->initiator_depth = reads_out;
     param->flow_control = 1;
     param->retry_count = 6; /* seven means "without end" to soft-RoCE */
-    param->rnr_retry_count = 7; /* without end: a message for which no receive is posted waits */
+    param->rnr_retry_count = rnr_retry; /* of the peer; seven means without end */
 }
 
 int wsd_conn_connect(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
-                     uint8_t reads_out)
+                     uint8_t reads_out, uint8_t rnr_retry)
 {
     struct rdma_conn_param param;
-    parameters(&param, data, length, reads_in, reads_out);
+    parameters(&param, data, length, reads_in, reads_out, rnr_retry);
     return rdma_connect(conn->id, &param) ? failure() : 0;
 }
 
 int wsd_conn_accept(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
-                    uint8_t reads_out, int ack_timeout)
+                    uint8_t reads_out, uint8_t rnr_retry, int ack_timeout)
 {
     struct rdma_conn_param param;
     set_ack_timeout(conn, ack_timeout);
-    parameters(&param, data, length, reads_in, reads_out);
+    parameters(&param, data, length, reads_in, reads_out, rnr_retry);
     return rdma_accept(conn->id, &param) ? failure() : 0;
 }
 

@@ -140,9 +140,9 @@ void wsd_conn_addresses(struct wsd_conn *conn, struct wsd_address *local,
 int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *queues,
                     int *descriptor);
 int wsd_conn_connect(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
-                     uint8_t reads_out);
+                     uint8_t reads_out, uint8_t rnr_retry);
 int wsd_conn_accept(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
-                    uint8_t reads_out, int ack_timeout);
+                    uint8_t reads_out, uint8_t rnr_retry, int ack_timeout);
 int wsd_conn_reject(struct wsd_conn *conn, const void *data, uint8_t length);
 int wsd_conn_patience(struct wsd_conn *conn, uint8_t rnr_timer);
 /* Moves the queue pair to the error state, so that all of it is flushed. */

@@ -11,6 +11,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
@@ -137,6 +138,7 @@ mod raw {
             length: u8,
             reads_in: u8,
             reads_out: u8,
+            rnr_retry: u8,
         ) -> i32;
         pub(super) fn wsd_conn_accept(
             conn: *mut Conn,
@@ -144,6 +146,7 @@ mod raw {
             length: u8,
             reads_in: u8,
             reads_out: u8,
+            rnr_retry: u8,
             ack_timeout: i32,
         ) -> i32;
         pub(super) fn wsd_conn_reject(conn: *mut Conn, data: *const c_void, length: u8) -> i32;
@@ -503,6 +506,19 @@ impl Sge {
     pub(super) fn len(&self) -> u32 {
         self.len
     }
+
+    /// Copies to where it begins; what does not fit is left out.
+    pub(super) fn fill(&self, bytes: &[u8]) {
+        let count = bytes.len().min(self.len as usize);
+        let Ok(base) = usize::try_from(self.address) else {
+            return;
+        };
+        let target = std::ptr::with_exposed_provenance_mut::<u8>(base);
+        // SAFETY: registered memory of the caller, promised to stay and to be left to the fabric
+        // while an operation holds it, as is the case wherever a piece is kept; `bytes` is memory of
+        // this side.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, count) };
+    }
 }
 
 /// How large the queues of a connection are.
@@ -671,11 +687,18 @@ impl Conn {
         ))
     }
 
-    pub(super) fn connect(&self, data: &[u8], reads_in: u8, reads_out: u8) -> io::Result<()> {
+    pub(super) fn connect(
+        &self,
+        data: &[u8],
+        reads_in: u8,
+        reads_out: u8,
+        rnr_retry: u8,
+    ) -> io::Result<()> {
         let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: a live connection and readable data of the length given.
         check(unsafe {
-            raw::wsd_conn_connect(self.at(), data.as_ptr().cast(), length, reads_in, reads_out)
+            let data = data.as_ptr().cast();
+            raw::wsd_conn_connect(self.at(), data, length, reads_in, reads_out, rnr_retry)
         })?;
         Ok(())
     }
@@ -685,6 +708,7 @@ impl Conn {
         data: &[u8],
         reads_in: u8,
         reads_out: u8,
+        rnr_retry: u8,
         ack_timeout: u8,
     ) -> io::Result<()> {
         let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -696,6 +720,7 @@ impl Conn {
                 length,
                 reads_in,
                 reads_out,
+                rnr_retry,
                 i32::from(ack_timeout),
             )
         })?;
@@ -769,11 +794,18 @@ impl Conn {
 
     /// Takes what has finished. The queues have been made.
     pub(super) fn poll(&self, into: &mut Vec<Finished>) {
-        let mut got = [raw::Completion::default(); BATCH];
+        // Not cleared: most looks find nothing.
+        let mut got = [const { MaybeUninit::<raw::Completion>::uninit() }; BATCH];
+        let room = got.as_mut_ptr().cast();
         // SAFETY: a live completion queue and room for the number given.
-        let rc = unsafe { raw::wsd_conn_poll(self.at(), got.as_mut_ptr(), count(BATCH)) };
+        let rc = unsafe { raw::wsd_conn_poll(self.at(), room, count(BATCH)) };
         let found = usize::try_from(rc).unwrap_or(0);
-        into.extend(got.iter().take(found).map(|one| Finished {
+        // SAFETY: as many as were said to be found were written.
+        let got = got
+            .iter()
+            .take(found)
+            .map(|one| unsafe { one.assume_init_ref() });
+        into.extend(got.map(|one| Finished {
             number: one.number,
             status: match one.status {
                 0 => Status::Done,

@@ -25,7 +25,7 @@ fn address() -> String {
 }
 
 fn fabric() -> Arc<dyn Fabric> {
-    open(Options { rdma_read: true }).expect("an RDMA device")
+    open(Options::new(true)).expect("an RDMA device")
 }
 
 fn rig() -> Rig {
@@ -102,19 +102,74 @@ fn messages_arrive_whole_in_order_over_both_families() {
 #[ignore = "needs an RDMA device"]
 fn a_message_waits_for_its_receive() {
     // req: WSD-09
-    for late in [0, 1, 100, 2000] {
-        let mut rig = rig();
-        let (mut a, mut b) = rig.pair();
-        let sent = a.send(&[7; 256]).unwrap();
-        std::thread::sleep(Duration::from_millis(late));
-        b.poll();
-        assert!(b.completions.is_empty());
-        let first = b.receive(0, 256);
-        let second = b.receive(1000, 256);
-        assert_eq!(b.end(first), Outcome::Done(256));
-        assert_eq!(a.end(sent), Outcome::Done(256));
-        assert_eq!(b.outcome(second.0), None, "it came once");
-        assert_eq!(b.inward.bytes[..256], [7; 256]);
+    // Also where nothing is ever repeated.
+    for rnr_retry in [7, 0] {
+        for late in [0, 1, 100, 2000] {
+            let fabric = open(Options {
+                rnr_retry,
+                ..Options::new(true)
+            });
+            let mut rig = Rig::over(Host::over(fabric.unwrap()), &address());
+            let (mut a, mut b) = rig.pair();
+            // Either end may be the first to speak.
+            let back = b.send(&[8; 100]).unwrap();
+            let sent = a.send(&[7; 256]).unwrap();
+            std::thread::sleep(Duration::from_millis(late));
+            b.poll();
+            assert_eq!(b.completions.iter().filter(|c| c.op != back.0).count(), 0);
+            let first = b.receive(0, 256);
+            let second = b.receive(1000, 256);
+            assert_eq!(b.end(first), Outcome::Done(256));
+            assert_eq!(a.end(sent), Outcome::Done(256));
+            assert_eq!(b.outcome(second.0), None, "it came once");
+            assert_eq!(b.inward.bytes[..256], [7; 256]);
+            assert_eq!(a.take(), [8; 100]);
+            assert_eq!(b.end(back), Outcome::Done(100));
+            // From here on receives are there before their messages.
+            let mut pending = second;
+            for byte in 0..50 {
+                let next = b.receive(1000 * (1 + usize::from(byte % 2)), 256);
+                let sent = a.send(&[byte; 200]).unwrap();
+                assert_eq!(b.end(pending), Outcome::Done(200));
+                assert_eq!(a.end(sent), Outcome::Done(200));
+                pending = next;
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn messages_that_come_early_find_the_receives_in_order_and_within_bounds() {
+    // req: WSD-09
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let largest = rig.host.fabric.caps().max_message;
+    let lens = [largest, 1, 30_000];
+    let sent: Vec<_> = lens
+        .iter()
+        .zip(1_u8..)
+        .map(|(&len, byte)| a.send(&vec![byte; len]).unwrap())
+        .collect();
+    std::thread::sleep(Duration::from_millis(20));
+    let first = b.receive(0, largest);
+    let second = b.receive(largest, 1);
+    let third = b.receive(largest + 1, 30_000);
+    for (receive, len) in [first, second, third].into_iter().zip(lens) {
+        assert_eq!(b.end(receive), Outcome::Done(len));
+    }
+    assert!(b.inward.bytes[..largest].iter().all(|&byte| byte == 1));
+    assert_eq!(b.inward.bytes[largest..largest + 2], [2, 3]);
+    for (sent, len) in sent.into_iter().zip(lens) {
+        assert_eq!(a.end(sent), Outcome::Done(len));
+    }
+    // As many receives as are promised, whether or not the first message has come.
+    let (_c, mut d) = rig.pair();
+    let depth = rig.host.fabric.caps().receive_depth;
+    let receives: Vec<_> = (0..depth).map(|_| d.receive(0, 1)).collect();
+    d.endpoint.disconnect();
+    for receive in receives {
+        assert_eq!(d.end(receive), Outcome::Flushed(Ending::Local));
     }
 }
 
@@ -252,6 +307,8 @@ fn an_access_that_was_not_granted_moves_no_byte_and_ends_the_connection() {
 fn a_message_larger_than_the_receive_ends_the_connection() {
     let mut rig = rig();
     let (mut a, mut b) = rig.pair();
+    a.send(b"first").unwrap();
+    assert_eq!(b.take(), b"first");
     let small = b.receive(0, 4);
     let next = b.receive(100, 100);
     let sent = a.send(b"12345").unwrap();
@@ -260,6 +317,28 @@ fn a_message_larger_than_the_receive_ends_the_connection() {
     assert_eq!(ending(&mut rig, &mut b), Ending::Broken);
     assert_eq!(a.end(sent), Outcome::Flushed(Ending::Peer));
     assert_eq!(ending(&mut rig, &mut a), Ending::Peer);
+    // The first message, before and after its receive.
+    for early in [false, true] {
+        let (mut a, mut b) = rig.pair();
+        let mut small = None;
+        if !early {
+            small = Some((b.receive(0, 4), b.receive(100, 100)));
+        }
+        a.send(b"12345").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        b.poll();
+        let (small, next) = match small {
+            Some((small, next)) => (small, Some(next)),
+            None => (b.receive(0, 4), None),
+        };
+        assert_eq!(b.end(small), Outcome::Truncated);
+        assert!(b.inward.bytes[..10].iter().all(|&byte| byte == 0));
+        if let Some(next) = next {
+            assert_eq!(b.end(next), Outcome::Flushed(Ending::Broken));
+        }
+        assert_eq!(ending(&mut rig, &mut b), Ending::Broken);
+        assert_eq!(ending(&mut rig, &mut a), Ending::Peer);
+    }
 }
 
 #[test]
@@ -414,7 +493,7 @@ fn a_request_with_foreign_private_data_is_refused_and_the_listener_lives_on() {
         assert_eq!(event(&mut rig, &channel).kind, CmKind::AddressResolved);
         conn.route(3000).unwrap();
         assert_eq!(event(&mut rig, &channel).kind, CmKind::RouteResolved);
-        conn.connect(data, 1, 1).unwrap();
+        conn.connect(data, 1, 1, 7).unwrap();
         let answer = event(&mut rig, &channel);
         assert_eq!(answer.kind, CmKind::Rejected);
         let word = Hello::parse(answer.data()).map(|hello| hello.word);
@@ -539,7 +618,7 @@ fn carry(from: &mut End, piece: Piece, to: &mut End) -> Vec<u8> {
 
 /// A rig, and what its endpoints share.
 fn rig_with_cache() -> (Rig, Arc<Core>) {
-    let core = Core::new(Options { rdma_read: true }).expect("an RDMA device");
+    let core = Core::new(Options::new(true)).expect("an RDMA device");
     assert!(core.cache.keeps(), "{}", core.cache.describe());
     let fabric = Arc::new(VerbsFabric {
         core: Arc::clone(&core),

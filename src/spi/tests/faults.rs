@@ -238,7 +238,9 @@ fn cache_callback() -> Result<LPFN_WSPMEMORYREGISTRATIONCACHECALLBACK, i32> {
 #[test]
 fn a_fabric_that_keeps_registrations_is_told_of_memory_that_goes_back() {
     let faulty = Faulty::new();
-    assert_eq!(cache_callback().err(), Some(WSAEOPNOTSUPP));
+    // A host with RDMA devices keeps some by itself.
+    let keeps = crate::engine::running().unwrap().0.keeps_registrations();
+    assert_eq!(cache_callback().err(), (!keeps).then_some(WSAEOPNOTSUPP));
     faulty.plan("kept:idle");
     let function = cache_callback().unwrap().unwrap();
     let tell = |size| {
@@ -256,5 +258,6 @@ fn a_fabric_that_keeps_registrations_is_told_of_memory_that_goes_back() {
     assert_eq!(tell(0), Err(WSAEINVAL));
     // Whoever still has the function of a fabric that did keep them.
     faulty.plan("");
-    assert_eq!(tell(8), Err(WSAEOPNOTSUPP));
+    let nothing = if keeps { WSAEINVAL } else { WSAEOPNOTSUPP };
+    assert_eq!(tell(8), Err(nothing));
 }

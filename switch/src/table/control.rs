@@ -134,7 +134,7 @@ impl Table {
         // The next may be missing.
         let rdma_read = fetch!(WSAID_RDMAREAD as LPFN_WSPRDMAREAD);
         // Asked for as every switch does; the switch gives no memory back behind a cache's back.
-        let _ = self.extension(socket, &abi::WSAID_MEMORYREGISTRATIONCACHECALLBACK);
+        let cache = self.extension(socket, &abi::WSAID_MEMORYREGISTRATIONCACHECALLBACK);
         let arm = fetch!(WSAID_ARMCOMPLETION as LPFN_WSPARMCOMPLETION);
         self.extensions = Extensions {
             register: register.map_err(must("WSPRegisterMemory"))?,
@@ -143,6 +143,7 @@ impl Table {
             deregister_rdma: deregister_rdma.map_err(must("WSPDeregisterRdmaMemory"))?,
             rdma_write: rdma_write.map_err(must("WSPRdmaWrite"))?,
             rdma_read: rdma_read.ok().flatten(),
+            keeps_registrations: cache.is_ok_and(|function| !function.is_null()),
             arm: arm.ok().flatten(),
         };
         Ok(())

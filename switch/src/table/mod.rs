@@ -43,6 +43,7 @@ struct Extensions {
     deregister_rdma: abi::LPFN_WSPDEREGISTERRDMAMEMORY,
     rdma_write: abi::LPFN_WSPRDMAWRITE,
     rdma_read: abi::LPFN_WSPRDMAREAD,
+    keeps_registrations: bool,
     arm: abi::LPFN_WSPARMCOMPLETION,
 }
 
@@ -177,6 +178,11 @@ impl Table {
 
     pub(crate) fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Whether it keeps memory registered that was deregistered.
+    pub(crate) fn keeps_registrations(&self) -> bool {
+        self.extensions.keeps_registrations
     }
 
     pub(crate) fn has_rdma_read(&self) -> bool {
