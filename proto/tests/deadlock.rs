@@ -212,17 +212,28 @@ mod scenario {
         }
     }
 
-    pub(super) fn both_end(reposting: bool) {
+    pub(super) fn both_end(reposting: bool, how: [End; 2]) {
+        let suspends = |config| Config {
+            suspend: true,
+            ..config
+        };
         for (a, b) in modes() {
+            let (a, b) = (suspends(a), suspends(b));
             let mut world = World::new(a, b, [&[], &[]], [true, true]);
             world.pair.lossy = true;
             world.pair.a.send(500).unwrap();
             world.pair.b.send(500).unwrap();
-            world.pair.a.session.shutdown_send();
-            world.pair.b.session.shutdown_send();
+            for (side, how) in [Side::A, Side::B].into_iter().zip(how) {
+                let session = &mut world.pair.host(side).session;
+                match how {
+                    End::Shutdown => session.shutdown_send(),
+                    End::Suspended => session.suspend_send().unwrap(),
+                }
+            }
             world.pair.drain();
             world.reposting(reposting).explore(MOST, |pair| {
                 pair.check_complete();
+                assert_eq!(pair.a.session.acknowledged(), 500);
                 for host in [&pair.a, &pair.b] {
                     assert_eq!(host.session.failure(), None);
                     assert!(host.session.is_finished());
@@ -254,7 +265,14 @@ fn an_application_that_never_reads_stops_only_what_is_sent_to_it() {
 
 #[test]
 fn the_end_of_both_streams_is_always_reached() {
-    scenario::both_end(false);
+    scenario::both_end(false, [End::Shutdown; 2]);
+}
+
+#[test]
+fn so_is_the_end_of_streams_that_are_suspended() {
+    scenario::both_end(false, [End::Suspended; 2]);
+    scenario::both_end(false, [End::Suspended, End::Shutdown]);
+    scenario::both_end(false, [End::Shutdown, End::Suspended]);
 }
 
 /// Millions of states: `cargo test --release -p wsd-proto --test deadlock -- --ignored`.
@@ -263,7 +281,8 @@ fn the_end_of_both_streams_is_always_reached() {
 fn nothing_stops_whenever_receives_are_posted_again() {
     scenario::small_data(true);
     scenario::one_does_not_read(true);
-    scenario::both_end(true);
+    scenario::both_end(true, [End::Shutdown; 2]);
+    scenario::both_end(true, [End::Suspended; 2]);
     scenario::large_data(true);
     scenario::refused_transfers(true);
 }

@@ -419,6 +419,12 @@ proptest! {
         pair.cut = true;
         apply(&mut pair, &Operation::Disconnect);
         let here = [Side::A, Side::B].map(|side| pair.host(side).session.received());
+        for host in [&pair.a, &pair.b] {
+            // Whoever sends it again knows how much can be unread at the most.
+            let config = host.session.config();
+            let most = config.inbox_limit + config.temp_limit + config.fill_limit;
+            prop_assert!(host.session.received() - host.session.consumed_offset() <= most);
+        }
         calm(&mut pair);
         check_positions(&pair);
         for (side, here) in [Side::A, Side::B].into_iter().zip(here) {
