@@ -38,6 +38,7 @@ const UNSAFE: &[&str] = &[
     "switch/src/memory.rs",
     "switch/src/memory/control.rs",
     "switch/src/memory/mapping.rs",
+    "switch/src/observe/memory.rs",
     "switch/src/sys.rs",
     "switch/src/table/control.rs",
     "switch/src/table/entry.rs",

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, not what is done about it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +49,12 @@ pub(crate) enum Command {
     /// both ends can
     #[command(after_help = EXIT_CODES_OF_RUN)]
     Run(Run),
+    /// Show the live connections of your processes: path, bytes, credits, round trip, reason
+    #[command(after_help = EXIT_CODES)]
+    Ss(Ss),
+    /// Show the control messages of one connection as they go by
+    #[command(after_help = EXIT_CODES)]
+    Trace(Trace),
 }
 
 /// How large data travels.
@@ -206,6 +213,77 @@ pub(crate) struct Run {
     pub(crate) program: Vec<OsString>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ss {
+    /// Only these processes
+    #[arg(value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+    /// Print as JSON: one object, or with --watch one to a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again each second, or every so many seconds, until interrupted
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = seconds,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1"
+    )]
+    pub(crate) watch: Option<Duration>,
+}
+
+/// A process, and a descriptor of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) pid: u32,
+    pub(crate) fd: Option<i32>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Trace {
+    /// The process, and the descriptor if it has several connections
+    #[arg(value_name = "PID[:FD]", value_parser = target)]
+    #[arg(required_unless_present_any = ["local", "peer"])]
+    pub(crate) target: Option<Target>,
+    /// The connection's number, as `wsdirect ss` shows it
+    #[arg(long, value_name = "N")]
+    pub(crate) id: Option<u64>,
+    /// The address and port at this end of the connection
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) local: Option<SocketAddr>,
+    /// The address and port at its other end
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) peer: Option<SocketAddr>,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Print each message as a JSON object on a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    let (pid, fd) = match text.split_once(':') {
+        Some((pid, fd)) => (pid, Some(fd)),
+        None => (text, None),
+    };
+    let pid = pid.parse().ok().filter(|pid| *pid > 0);
+    let fd = fd.map(|fd| fd.parse().ok().filter(|fd| *fd >= 0));
+    match (pid, fd) {
+        (Some(pid), None) => Ok(Target { pid, fd: None }),
+        (Some(pid), Some(Some(fd))) => Ok(Target { pid, fd: Some(fd) }),
+        _ => Err("give a process, or a process and a descriptor, as in 1234 or 1234:5".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.1..=3600.0).contains(&n) => Ok(Duration::from_secs_f64(n)),
+        _ => Err("give seconds from 0.1 to 3600".to_owned()),
+    }
+}
+
 fn address(text: &str) -> Result<String, String> {
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err("give an address and a port, as in 127.0.0.1:7000 or [::1]:7000".to_owned());
@@ -286,9 +364,32 @@ mod tests {
         let numbered = format!("[fe80::1%{}]:7000", index.trim());
         assert_eq!(address("[fe80::1%lo]:7000").as_deref(), Ok(&*numbered));
         assert_eq!(address(&numbered).as_deref(), Ok(&*numbered));
-        assert!(numbered.parse::<std::net::SocketAddr>().is_ok());
+        assert!(numbered.parse::<SocketAddr>().is_ok());
         for bad in ["[fe80::1%nowhere]:7000", "[fe80::1%]:7000"] {
             assert!(address(bad).unwrap_err().contains("no network interface"));
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_process_and_perhaps_a_descriptor() {
+        assert_eq!(target("12"), Ok(Target { pid: 12, fd: None }));
+        assert_eq!(
+            target("12:0"),
+            Ok(Target {
+                pid: 12,
+                fd: Some(0)
+            })
+        );
+        for bad in ["", "0", "x", "-1", "12:", "12:-1", "12:x", ":5", "1:2:3"] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_be_parts_of_one() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "NaN", "inf", "x", "1e9"] {
+            assert!(seconds(bad).is_err(), "{bad}");
         }
     }
 

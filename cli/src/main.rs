@@ -8,6 +8,7 @@ mod devices;
 mod failure;
 mod info;
 mod link;
+mod observe;
 mod output;
 mod perf;
 mod progress;
@@ -47,6 +48,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Perf(perf) => perf::perf(perf),
         Command::Info(info) => info::info(info),
         Command::Run(program) => Err(run::run(program)),
+        Command::Ss(ss) => observe::ss(ss),
+        Command::Trace(trace) => observe::trace(trace),
     }
 }
 

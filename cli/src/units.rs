@@ -24,6 +24,30 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Bytes in few characters: "17", "1.5K", "230M".
+#[derive(Clone, Copy)]
+pub(crate) struct Short(pub(crate) u64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        let mut unit = "";
+        for larger in ["K", "M", "G", "T", "P"] {
+            // What would be rounded to 1024 belongs to the next unit, too.
+            if value < 1023.5 {
+                break;
+            }
+            value /= 1024.0;
+            unit = larger;
+        }
+        match (unit, value) {
+            ("", _) => write!(f, "{}", self.0),
+            (_, small) if small < 9.95 => write!(f, "{value:.1}{unit}"),
+            _ => write!(f, "{value:.0}{unit}"),
+        }
+    }
+}
+
 /// Bytes in a second, in decimal units: "3.12 GB/s".
 #[derive(Clone, Copy)]
 pub(crate) struct Rate(pub(crate) f64);
@@ -63,6 +87,13 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(Bytes(17).to_string(), "17 B");
         assert_eq!(Bytes(1_572_864).to_string(), "1.5 MiB, 1572864 B");
+        let short = |n: u64| Short(n).to_string();
+        assert_eq!([0, 17, 1023].map(short), ["0", "17", "1023"]);
+        assert_eq!([1024, 1536, 10_239].map(short), ["1.0K", "1.5K", "10K"]);
+        assert_eq!(
+            [1 << 20, 1_048_570, 5 << 40].map(short),
+            ["1.0M", "1.0M", "5.0T"]
+        );
         assert_eq!(Rate(3.123e9).to_string(), "3.12 GB/s");
         assert_eq!(Rate(12.0).to_string(), "12 B/s");
         assert_eq!(format!("{:>8}", Size(65536)), "  64 KiB");

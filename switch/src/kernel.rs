@@ -7,12 +7,13 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use libc::c_int;
 
+use crate::observe::Slot;
 use crate::sys::{self, Interest, PollSet};
 
 /// How long a close that waits does so if the application has not said.
@@ -25,12 +26,15 @@ pub(crate) struct KernelStream {
     write_set: OnceLock<PollSet>,
     /// The last write would have blocked.
     write_wanted: AtomicBool,
+    /// Where others see it.
+    slot: Option<Arc<Slot>>,
 }
 
 impl KernelStream {
-    pub(crate) fn new(tcp: TcpStream) -> KernelStream {
+    pub(crate) fn new(tcp: TcpStream, slot: Option<Arc<Slot>>) -> KernelStream {
         KernelStream {
             tcp,
+            slot,
             set: OnceLock::new(),
             read_set: OnceLock::new(),
             write_set: OnceLock::new(),
@@ -87,6 +91,30 @@ impl KernelStream {
         call: impl FnOnce(&TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         call(&self.tcp)
+    }
+
+    /// A read of bytes that then are gone.
+    pub(crate) fn received(
+        &self,
+        call: impl FnOnce(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let result = self.reading(call);
+        if let (Some(slot), Ok(bytes)) = (&self.slot, &result) {
+            slot.received_by_kernel(*bytes);
+        }
+        result
+    }
+
+    /// A write of bytes that counts them.
+    pub(crate) fn sent(
+        &self,
+        call: impl FnOnce(&KernelStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let result = self.writing(call);
+        if let (Some(slot), Ok(bytes)) = (&self.slot, &result) {
+            slot.sent_by_kernel(*bytes);
+        }
+        result
     }
 
     /// A write: room for more is watched for from a write that found none to the next one that
@@ -185,7 +213,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let two = listener.accept().unwrap().0;
-        (KernelStream::new(one), KernelStream::new(two))
+        (KernelStream::new(one, None), KernelStream::new(two, None))
     }
 
     fn is_ready(stream: &KernelStream, time: Duration) -> bool {

@@ -11,6 +11,7 @@
 //! * `conn`, `memory`: the session protocol (`wsd_proto`) driven over one connected socket.
 //! * `switch`, `load`, `provider`, `route`: which providers there are, and which of them serves.
 //! * `socket`, `table`, `lent`, `upcalls`: one provider's socket; the calls and upcalls made safe.
+//! * [`observe`]: what the connections of a process show to those who look on.
 //! * `sys`, `address`, `error`: the host's calls, addresses and codes as values.
 #![deny(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod listener;
 mod load;
 #[allow(unsafe_code)]
 mod memory;
+pub mod observe;
 mod options;
 mod poll;
 mod provider;

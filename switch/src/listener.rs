@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use wsdirect::abi;
 
 use crate::conn::Connection;
+use crate::observe::Role;
 use crate::options::{Mode, StreamOptions};
 use crate::provider::Provider;
 use crate::reason::Reason;
@@ -163,7 +164,7 @@ impl SanListener {
         loop {
             return match self.tcp.accept() {
                 Ok((stream, peer)) => Ok(Some((
-                    SanStream::from_tcp(stream, self.reason.clone(), &self.options),
+                    SanStream::from_tcp(stream, self.reason.clone(), Role::Accepted, &self.options),
                     peer,
                 ))),
                 Err(error) => match error.kind() {

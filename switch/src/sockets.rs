@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::conn::Connection;
 use crate::connect::{self, Opened, Wishes};
 use crate::listener::SanListener;
+use crate::observe::Role;
 use crate::options::{Mode, StreamOptions};
 use crate::stream::SanStream;
 use crate::switch::Switch;
@@ -88,7 +89,12 @@ impl Switch {
                     Some(companion.into()),
                 ))
             }
-            Opened::Tcp { stream, reason } => Ok(SanStream::from_tcp(stream, reason, options)),
+            Opened::Tcp { stream, reason } => Ok(SanStream::from_tcp(
+                stream,
+                reason,
+                Role::Connected,
+                options,
+            )),
         }
     }
 

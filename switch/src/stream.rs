@@ -6,12 +6,13 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conn::{Connection, Direction, Patience, Stats};
 use crate::kernel::KernelStream;
+use crate::observe::{self, Slot};
 use crate::options::StreamOptions;
 use crate::reason::{Reason, Transport};
 use crate::sys::{self, Interest};
@@ -62,6 +63,23 @@ impl SanStream {
         connection: Arc<Connection>,
         companion: Option<OwnedFd>,
     ) -> SanStream {
+        let slot = Slot::new(&observe::About {
+            // Who connects brings the companion.
+            role: match companion {
+                Some(_) => observe::Role::Connected,
+                None => observe::Role::Accepted,
+            },
+            local: connection.local_addr(),
+            peer: connection.peer_addr(),
+            fd: companion.as_ref().map(AsRawFd::as_raw_fd),
+            path: observe::Path::San,
+            provider: connection.provider_name(),
+            upgrade: observe::Upgrade::Fixed,
+            reason: "",
+        });
+        if let Some(slot) = slot {
+            connection.observe(slot);
+        }
         let path = Path::San(connection);
         SanStream {
             inner: Arc::new(Inner {
@@ -74,6 +92,7 @@ impl SanStream {
     pub(crate) fn from_tcp(
         stream: TcpStream,
         reason: Reason,
+        role: observe::Role,
         options: &StreamOptions,
     ) -> SanStream {
         if let Some(idle) = options.keep_alive
@@ -82,7 +101,20 @@ impl SanStream {
             // A connection without it is better than none.
             tracing::warn!(%error, "a TCP connection stays without keep-alive");
         }
-        let path = Path::Tcp(KernelStream::new(stream), reason);
+        let addresses = stream.local_addr().ok().zip(stream.peer_addr().ok());
+        let slot = addresses.and_then(|(local, peer)| {
+            Slot::new(&observe::About {
+                role,
+                local,
+                peer,
+                fd: Some(stream.as_raw_fd()),
+                path: observe::Path::Kernel,
+                provider: "",
+                upgrade: observe::Upgrade::Fixed,
+                reason: reason.code(),
+            })
+        });
+        let path = Path::Tcp(KernelStream::new(stream, slot), reason);
         SanStream {
             inner: Arc::new(Inner {
                 path,
@@ -311,7 +343,7 @@ impl SanStream {
     pub fn send_urgent(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.write_urgent(bytes),
-            Path::Tcp(stream, _) => stream.writing(|stream| stream.send_urgent(bytes)),
+            Path::Tcp(stream, _) => stream.sent(|stream| stream.send_urgent(bytes)),
         }
     }
 
@@ -374,7 +406,9 @@ impl SanStream {
     pub fn try_read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.read_vectored_by(buffers, Patience::Never),
-            Path::Tcp(stream, _) => stream.receive(buffers, libc::MSG_DONTWAIT),
+            Path::Tcp(stream, _) => {
+                stream.received(|_| stream.receive(buffers, libc::MSG_DONTWAIT))
+            }
         }
     }
 
@@ -400,9 +434,7 @@ impl SanStream {
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.write_vectored_by(slices, Patience::Never),
-            Path::Tcp(stream, _) => {
-                stream.writing(|stream| stream.send(slices, libc::MSG_DONTWAIT))
-            }
+            Path::Tcp(stream, _) => stream.sent(|stream| stream.send(slices, libc::MSG_DONTWAIT)),
         }
     }
 
@@ -413,7 +445,7 @@ impl SanStream {
     pub fn try_send_urgent(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.write_urgent_by(bytes, Patience::Never),
-            Path::Tcp(stream, _) => stream.writing(|stream| {
+            Path::Tcp(stream, _) => stream.sent(|stream| {
                 let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
                 stream.send(&[IoSlice::new(bytes)], flags)
             }),
@@ -468,14 +500,14 @@ impl SanStream {
     fn read_bytes(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.read(buffer),
-            Path::Tcp(stream, _) => stream.reading(|mut tcp| tcp.read(buffer)),
+            Path::Tcp(stream, _) => stream.received(|mut tcp| tcp.read(buffer)),
         }
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.write(bytes),
-            Path::Tcp(stream, _) => stream.writing(|stream| stream.tcp().write(bytes)),
+            Path::Tcp(stream, _) => stream.sent(|stream| stream.tcp().write(bytes)),
         }
     }
 }
@@ -489,7 +521,7 @@ impl Read for &SanStream {
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match &self.inner.path {
             Path::San(connection) => connection.read_vectored(buffers),
-            Path::Tcp(stream, _) => stream.reading(|mut tcp| tcp.read_vectored(buffers)),
+            Path::Tcp(stream, _) => stream.received(|mut tcp| tcp.read_vectored(buffers)),
         }
     }
 }
@@ -504,7 +536,7 @@ impl Write for &SanStream {
         match &self.inner.path {
             Path::San(connection) => connection.write_vectored(slices),
             // Unlike writev never a signal.
-            Path::Tcp(stream, _) => stream.writing(|stream| stream.send(slices, 0)),
+            Path::Tcp(stream, _) => stream.sent(|stream| stream.send(slices, 0)),
         }
     }
 

@@ -33,6 +33,17 @@ pub(super) enum Class {
     Last,
 }
 
+/// What the credits of both directions are, for those who look on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Credit {
+    /// Messages this side may send.
+    pub to_send: u32,
+    /// Messages the peer may send.
+    pub granted: u32,
+    /// The peer's cumulative credit as it was told last.
+    pub limit: u32,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Credits {
     /// Messages sent.
@@ -88,6 +99,14 @@ impl Credits {
     /// received and has buffers for.
     pub(super) fn certain(&self) -> u32 {
         self.limit.wrapping_sub(self.peer_receives)
+    }
+
+    pub(super) fn show(&self) -> Credit {
+        Credit {
+            to_send: self.available(),
+            granted: self.outstanding(),
+            limit: self.limit,
+        }
     }
 
     fn available(&self) -> u32 {

@@ -26,7 +26,7 @@ pub use action::{
     TempId,
 };
 pub use config::{Config, MIN_BUFFER, Peer, Role, SendMode, Stats};
-pub use credit::MIN_RECEIVES;
+pub use credit::{Credit, MIN_RECEIVES};
 pub use error::{
     ConfigError, Failure, NoBuffers, ProtocolError, PullError, PullFailure, RdmaFailed,
     ResetReason, SendError, SendFailure,
@@ -600,6 +600,12 @@ impl Session {
         self.peer
             .as_ref()
             .map_or(MIN_BUFFER - HEADER, |peer| peer.payload)
+    }
+
+    /// How many messages each side may send now.
+    #[must_use]
+    pub fn credit(&self) -> Credit {
+        self.credits.show()
     }
 
     /// What has happened so far.

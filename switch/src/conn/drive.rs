@@ -9,8 +9,9 @@
 use std::time::Instant;
 
 use wsd_proto::{
-    Access as SessionAccess, Action, Incoming, Memory, NoBuffers, Outgoing, PullFailure, PullId,
-    Queue, RdmaFailed, RdmaId, ResetReason, SendError, SendFailure, SendId, SendMode, Session,
+    Access as SessionAccess, Action, Incoming, Memory, Message, NoBuffers, Outgoing, PullFailure,
+    PullId, Queue, RdmaFailed, RdmaId, ResetReason, SendError, SendFailure, SendId, SendMode,
+    Session,
 };
 
 use super::fetch::Target;
@@ -24,6 +25,7 @@ use super::wait::Waiters;
 use crate::error::WsaError;
 use crate::lent::Access;
 use crate::memory::{self, Direction, Remote};
+use crate::observe::{Meter, Queues};
 use crate::socket::SanSocket;
 
 /// A send whose bytes are still in the hands of the thread that drives.
@@ -70,6 +72,8 @@ pub(super) struct State {
     /// A write found no room: this many bytes wait for it.
     pub(super) write_wanted: usize,
     pub(super) limits: Limits,
+    /// Shows the connection to those who look on.
+    pub(super) meter: Meter,
 }
 
 /// What may wait here of what the application has sent.
@@ -173,12 +177,22 @@ impl State {
             lingering: None,
             write_wanted: 0,
             limits,
+            meter: Meter::default(),
         }
     }
 
     /// Registers the control buffers and posts the receives; returns how many the provider took.
     pub(super) fn start(&mut self, socket: &SanSocket) -> Result<usize, WsaError> {
         self.pool.start(socket)
+    }
+
+    /// Tells those who look on what has been counted.
+    #[inline]
+    pub(super) fn tell(&mut self) {
+        let (outbox, transfers) = (&self.outbox, &self.transfers);
+        self.meter.tell(&self.session, || Queues {
+            unsent: outbox.len() + transfers.send_bytes(),
+        });
     }
 
     pub(super) fn now(&mut self) -> wsd_proto::Instant {
@@ -320,7 +334,10 @@ impl State {
         let message = self.pool.message(len);
         let mut delivered = 0;
         let mut urgent = 0;
-        match self.session.handle_message(now, message) {
+        self.meter.trace(false, message, len);
+        let taken = self.session.handle_message(now, message);
+        self.meter.received(&self.session);
+        match taken {
             Ok(Incoming::Data {
                 queue,
                 range,
@@ -560,6 +577,7 @@ impl State {
             outbox,
             transfers,
             urgent_out,
+            meter,
             ..
         } = self;
         let sent = if self.closed {
@@ -567,6 +585,7 @@ impl State {
         } else {
             pool.send(socket, |buffer| {
                 let head = message.encode(buffer)?;
+                meter.trace(true, buffer.get(..head)?, message.len());
                 let Some(body) = message.body() else {
                     return Some(head);
                 };
@@ -586,6 +605,9 @@ impl State {
                 copied.then_some(head + len)
             })
         };
+        // An explicit credit is not returned on its own.
+        let answered = !matches!(message.message(), Message::Credit);
+        self.meter.sent(&self.session, answered);
         match sent {
             Ok(true) => self.session.handle_sent(),
             Ok(false) => {}

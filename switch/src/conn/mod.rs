@@ -50,6 +50,7 @@ use tune::tuning;
 use wait::{Spin, Upcall};
 
 use crate::lent::Notice;
+use crate::observe::Slot;
 use crate::options::{SendPolicy, StreamOptions};
 use crate::socket::SanSocket;
 use crate::sys::Event;
@@ -155,6 +156,14 @@ impl Connection {
 
     pub(crate) fn provider_name(&self) -> &str {
         self.socket.provider().name()
+    }
+
+    /// From now on others see it in this slot.
+    pub(crate) fn observe(&self, slot: Arc<Slot>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.meter.attach(slot, &state.session);
+        self.leave(guard);
     }
 
     // ---- what the application sets

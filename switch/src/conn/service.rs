@@ -250,6 +250,7 @@ impl Work {
             self.close(&mut state, now);
         }
         connection.settle(&mut state, None);
+        state.tell();
         if self.negotiation.is_none() && !state.needs_service() {
             connection.adopted.store(false, Ordering::Release);
             return false;
@@ -276,6 +277,7 @@ impl Work {
         };
         self.seen = state.happened;
         connection.settle(&mut state, None);
+        state.tell();
         true
     }
 

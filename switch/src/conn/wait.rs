@@ -272,6 +272,7 @@ impl Connection {
             return result;
         }
         self.settle(&mut state, None);
+        state.tell();
         drop(state);
         match self.spin(&mut attempt) {
             Ok(result) => result,
@@ -336,6 +337,7 @@ impl Connection {
                 Some(Armed::Closed) | None => None,
             };
             let heard = provider.is_some() || !leads;
+            state.tell();
             drop(state);
             self.counts.sleeps.fetch_add(1, Ordering::Relaxed);
             let own = event.as_ref().map(|event| event.as_fd());
@@ -444,6 +446,7 @@ impl Connection {
         self.restore_watch(&mut state);
         self.settle(&mut state, None);
         let wanted = state.needs_service() && !self.adopted.load(Ordering::Relaxed);
+        state.tell();
         drop(state);
         if wanted {
             self.ask_for_service();
