@@ -19,6 +19,8 @@ struct ThreadState {
     inside: Cell<usize>,
     /// Whether the thread looks up a symbol.
     resolving: Cell<usize>,
+    /// Whether a fork is under way whose companions have been told.
+    forking: Cell<usize>,
 }
 
 core::arch::global_asm!(
@@ -27,9 +29,9 @@ core::arch::global_asm!(
     ".globl wsd_thread",
     ".hidden wsd_thread",
     ".type wsd_thread,@object",
-    ".size wsd_thread,16",
+    ".size wsd_thread,24",
     "wsd_thread:",
-    ".zero 16",
+    ".zero 24",
     ".popsection",
 );
 
@@ -63,7 +65,7 @@ fn state() -> *const ThreadState {
 }
 
 fn with<T>(work: impl FnOnce(&ThreadState) -> T) -> T {
-    // SAFETY: the block is this thread's, 16 zeroed bytes of it are ours for the thread's life, and
+    // SAFETY: the block is this thread's, 24 zeroed bytes of it are ours for the thread's life, and
     // no reference to it leaves this function.
     work(unsafe { &*state() })
 }
@@ -112,7 +114,18 @@ pub(crate) fn reset() {
     with(|s| {
         s.inside.set(0);
         s.resolving.set(0);
+        s.forking.set(0);
     });
+}
+
+/// Whether the thread forks by a function of ours.
+pub(crate) fn forking() -> bool {
+    with(|s| s.forking.get() != 0)
+}
+
+/// The thread begins or ends to fork by a function of ours.
+pub(crate) fn set_forking(on: bool) {
+    with(|s| s.forking.set(usize::from(on)));
 }
 
 /// Runs `work` unless the thread is in such work already.

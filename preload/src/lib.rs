@@ -8,6 +8,7 @@
 //! * `real`, `raw`: what is behind us: libc's functions, the kernel without libc.
 //! * `table`: descriptor numbers and the connections they stand for; `file`: questions about numbers.
 //! * `guard`, `hidden`: our own code's calls of libc, told apart from the program's.
+//! * `environment`: what programs that are started need of it.
 //! * `calls`: the interposed functions, by what they are about; `sets`: what waiting needs besides.
 //! * `log`: the log, and the border that no panic crosses.
 //!
@@ -17,6 +18,7 @@
 //! hold is given back by their destructors.
 
 mod calls;
+mod environment;
 mod file;
 mod guard;
 mod hidden;
@@ -51,6 +53,8 @@ pub(crate) fn prepare() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         real::find_all();
+        environment::remember();
+        calls::process::watch_forks();
         calls::give_kernel();
     });
 }

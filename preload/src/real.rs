@@ -382,6 +382,15 @@ real! {
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE
         = missing();
 
+    fn dprintf(fd: c_int, format: *const c_char; ...) -> c_int
+        = { let _ = (fd, format); missing() };
+    fn __dprintf_chk(fd: c_int, flag: c_int, format: *const c_char; ...) -> c_int
+        = { let _ = (fd, flag, format); missing() };
+    fn vdprintf(fd: c_int, format: *const c_char, rest: *mut c_void) -> c_int
+        = { let _ = (fd, format, rest); missing() };
+    fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, rest: *mut c_void) -> c_int
+        = { let _ = (fd, flag, format, rest); missing() };
+
     fn syscall(
         number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize; ...
     ) -> ssize_t

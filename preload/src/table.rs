@@ -12,7 +12,7 @@ use core::ptr;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use wsd_switch::companion::Companion;
 
@@ -120,6 +120,14 @@ impl Drop for Held {
 /// The map. Pages come with the first entry and stay.
 static MAP: [AtomicPtr<[Slot; PAGE]>; PAGES] = [const { AtomicPtr::new(ptr::null_mut()) }; PAGES];
 
+/// Whether any connection was ever entered.
+static USED: AtomicBool = AtomicBool::new(false);
+
+/// Whether any connection was ever entered.
+pub(crate) fn was_used() -> bool {
+    USED.load(Ordering::Relaxed)
+}
+
 #[inline]
 fn slot(fd: RawFd) -> Option<&'static Slot> {
     let number = usize::try_from(fd).ok()?;
@@ -209,6 +217,7 @@ pub(crate) fn set_private(fd: RawFd) {
 /// Enters a connection under a number; what was there, if that was a connection.
 pub(crate) fn insert(fd: RawFd, descriptor: Arc<Descriptor>) -> Option<Taken> {
     let slot = slot_made(fd)?;
+    USED.store(true, Ordering::Relaxed);
     descriptor.numbers.fetch_add(1, Ordering::Relaxed);
     let node = Box::into_raw(Box::new(Node {
         descriptor,

@@ -30,6 +30,7 @@ fn duplicated(from: c_int, made: c_int) -> c_int {
 fn share(from: c_int, to: c_int) {
     if let Some(held) = table::get(from) {
         ended(table::insert(to, Arc::clone(held.descriptor())), -1);
+        super::stdio::standard_number(to);
         return;
     }
     forget_stale(to);

@@ -74,6 +74,11 @@ pub(crate) fn last_words() {
 /// Enters a connection that the kernel has just made, or begun to make.
 fn made(fd: c_int, role: Role) {
     prepare();
+    if super::syscall::has_rings() {
+        forget_stale(fd);
+        table::set_other(fd);
+        return;
+    }
     let _border = Border;
     let _inside = guard::enter();
     // SAFETY: the number is open: the kernel has just accepted it, or connected it.

@@ -214,6 +214,9 @@ export! {
             if got >= 0 && guard::our_thread() {
                 // SAFETY: the kernel has filled the message.
                 unsafe { adopt_passed(message) };
+            } else if got >= 0 {
+                // SAFETY: the kernel has filled the message.
+                unsafe { super::pass::after_receiving(message) };
             }
             return got;
         };

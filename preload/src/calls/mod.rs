@@ -3,6 +3,7 @@
 pub(crate) mod data;
 pub(crate) mod dup;
 pub(crate) mod epoll;
+pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod info;
 pub(crate) mod life;

@@ -1,1 +1,404 @@
-//! System calls made by number.
+//! System calls made by number, past libc's functions.
+//!
+//! Owns: which of them concern descriptors that we look after; those go the way of libc's functions
+//! of the same name. All others reach libc's `syscall` as if we were not there: with the same
+//! arguments, the same stack, and nothing of ours to return to, so that also a clone or a return
+//! from a signal is exact. And rings: what io_uring does is seen by nobody, so none is made unless a
+//! rule grants it.
+
+use core::ffi::{c_int, c_long, c_uint, c_void};
+use core::ptr::with_exposed_provenance as read_at;
+use core::ptr::with_exposed_provenance_mut as write_at;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use wsd_switch::companion::{Reason, rules};
+
+use super::process::{self, hand_over_those};
+use super::{data, dup, exec, files, info, life, message};
+use crate::raw::fail;
+use crate::table::{self, Mark};
+use crate::{guard, real};
+
+/// The system calls that may concern us, and what decides it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Concern {
+    /// Never.
+    None,
+    /// If the first argument is a connection.
+    Connection,
+    /// If the first or the third argument is a connection.
+    Either,
+    /// If we know something of the first argument.
+    Number,
+    /// Always: it gives out numbers, or makes connections or processes.
+    Always,
+}
+
+fn concern(number: c_long) -> Concern {
+    match number {
+        libc::SYS_read
+        | libc::SYS_write
+        | libc::SYS_readv
+        | libc::SYS_writev
+        | libc::SYS_recvfrom
+        | libc::SYS_sendto
+        | libc::SYS_recvmsg
+        | libc::SYS_recvmmsg
+        | libc::SYS_preadv2
+        | libc::SYS_pwritev2
+        | libc::SYS_shutdown
+        | libc::SYS_ioctl
+        | libc::SYS_getsockopt
+        | libc::SYS_setsockopt => Concern::Connection,
+        libc::SYS_splice | libc::SYS_sendfile => Concern::Either,
+        libc::SYS_close | libc::SYS_dup | libc::SYS_fcntl => Concern::Number,
+        libc::SYS_socket
+        | libc::SYS_connect
+        | libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_dup3
+        | libc::SYS_close_range
+        | libc::SYS_sendmsg
+        | libc::SYS_sendmmsg
+        | libc::SYS_execve
+        | libc::SYS_execveat
+        | libc::SYS_exit_group
+        | libc::SYS_clone
+        | libc::SYS_clone3
+        | libc::SYS_io_uring_setup => Concern::Always,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_dup2 | libc::SYS_fork | libc::SYS_vfork => Concern::Always,
+        _ => Concern::None,
+    }
+}
+
+/// Where a system call goes on: [`routed`], or libc's `syscall`.
+extern "C-unwind" fn destination(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> *mut c_void {
+    let connection = |argument| table::mark(descriptor(argument)) == Mark::Connection;
+    let ours = match concern(number) {
+        Concern::None => false,
+        Concern::Connection => connection(a),
+        Concern::Either => connection(a) || connection(b) || connection(c),
+        Concern::Number => table::mark(descriptor(a)) != Mark::None,
+        Concern::Always => match number {
+            // Only a plain fork: a child with its own stack, or in our memory, cannot return
+            // through a function of ours.
+            libc::SYS_clone => is_fork(a, b),
+            libc::SYS_clone3 => fork_arguments(a, b),
+            _ => true,
+        },
+    } && !guard::our_thread();
+    let _ = d;
+    if ours {
+        routed as *mut c_void
+    } else {
+        real::address::syscall()
+    }
+}
+
+fn is_fork(flags: usize, stack: usize) -> bool {
+    let unlike = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_THREAD;
+    stack == 0 && flags & usize::try_from(unlike).unwrap_or(usize::MAX) == 0
+}
+
+/// The least that clone3 takes.
+const SHORTEST: usize = 64;
+
+/// clone3 takes its flags first and its stack as the sixth of a row of numbers.
+fn fork_arguments(row: usize, size: usize) -> bool {
+    let numbers: *const u64 = read_at(row);
+    if numbers.is_null() || size < SHORTEST {
+        return false;
+    }
+    // SAFETY: the program says that so many bytes stand there, and the kernel will read them.
+    let flags = unsafe { numbers.read_unaligned() };
+    // SAFETY: as above.
+    let stack = unsafe { numbers.wrapping_add(5).read_unaligned() };
+    usize::try_from(flags).is_ok_and(|flags| is_fork(flags, usize::from(stack != 0)))
+}
+
+/// The descriptor in an argument: the kernel takes the lower half of the register.
+#[allow(clippy::cast_possible_truncation)]
+fn descriptor(argument: usize) -> c_int {
+    argument as c_int
+}
+
+/// A number that is narrower than its register.
+#[allow(clippy::cast_possible_truncation)]
+fn narrow(argument: usize) -> c_uint {
+    argument as c_uint
+}
+
+/// A number with a sign.
+#[allow(clippy::cast_possible_wrap)]
+fn signed(argument: usize) -> isize {
+    argument as isize
+}
+
+/// The system call by libc's function of its name, as we have it.
+#[allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one of them is made, and the promise is the same for all"
+)]
+unsafe extern "C-unwind" fn routed(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    let int = |answer: c_int| answer as isize;
+    let fd = descriptor(a);
+    // SAFETY: the program's own arguments, of the system call whose function it is.
+    unsafe {
+        match number {
+            libc::SYS_read => data::read(fd, write_at(b), c),
+            libc::SYS_write => data::write(fd, read_at(b), c),
+            libc::SYS_readv => data::readv(fd, read_at(b), descriptor(c)),
+            libc::SYS_writev => data::writev(fd, read_at(b), descriptor(c)),
+            libc::SYS_recvfrom => {
+                data::recvfrom(fd, write_at(b), c, descriptor(d), write_at(e), write_at(f))
+            }
+            libc::SYS_sendto => {
+                data::sendto(fd, read_at(b), c, descriptor(d), read_at(e), narrow(f))
+            }
+            libc::SYS_recvmsg => message::recvmsg(fd, write_at(b), descriptor(c)),
+            libc::SYS_sendmsg => message::sendmsg(fd, read_at(b), descriptor(c)),
+            libc::SYS_recvmmsg => int(message::recvmmsg(
+                fd,
+                write_at(b),
+                narrow(c),
+                descriptor(d),
+                write_at(e),
+            )),
+            libc::SYS_sendmmsg => int(message::sendmmsg(fd, write_at(b), narrow(c), descriptor(d))),
+            // The offset travels in two registers; 64-bit kernels look at the first only.
+            libc::SYS_preadv2 => data::preadv2(
+                fd,
+                read_at(b),
+                descriptor(c),
+                signed(d) as i64,
+                descriptor(f),
+            ),
+            libc::SYS_pwritev2 => data::pwritev2(
+                fd,
+                read_at(b),
+                descriptor(c),
+                signed(d) as i64,
+                descriptor(f),
+            ),
+            libc::SYS_shutdown => int(life::shutdown(fd, descriptor(b))),
+            libc::SYS_ioctl => int(dup::ioctl(fd, b as _, c)),
+            libc::SYS_getsockopt => int(info::getsockopt(
+                fd,
+                descriptor(b),
+                descriptor(c),
+                write_at(d),
+                write_at(e),
+            )),
+            libc::SYS_setsockopt => int(info::setsockopt(
+                fd,
+                descriptor(b),
+                descriptor(c),
+                read_at(d),
+                narrow(e),
+            )),
+            libc::SYS_splice => {
+                files::splice(fd, write_at(b), descriptor(c), write_at(d), e, narrow(f))
+            }
+            libc::SYS_sendfile => files::sendfile64(fd, descriptor(b), write_at(c), d),
+            libc::SYS_close => int(life::close(fd)),
+            libc::SYS_close_range => int(life::close_range(narrow(a), narrow(b), descriptor(c))),
+            libc::SYS_dup => int(dup::dup(fd)),
+            libc::SYS_dup3 => int(dup::dup3(fd, descriptor(b), descriptor(c))),
+            libc::SYS_fcntl => int(dup::fcntl(fd, descriptor(b), c)),
+            libc::SYS_socket => int(life::socket(fd, descriptor(b), descriptor(c))),
+            libc::SYS_connect => int(life::connect(fd, read_at(b), narrow(c))),
+            libc::SYS_accept => int(life::accept(fd, write_at(b), write_at(c))),
+            libc::SYS_accept4 => int(life::accept4(fd, write_at(b), write_at(c), descriptor(d))),
+            libc::SYS_execve => int(exec::execve(read_at(a), read_at(b), read_at(c))),
+            libc::SYS_execveat => int(exec::execveat(
+                fd,
+                read_at(b),
+                read_at(c),
+                read_at(d),
+                descriptor(e),
+            )),
+            libc::SYS_exit_group => {
+                process::_exit(fd);
+                0
+            }
+            libc::SYS_clone | libc::SYS_clone3 => {
+                let again = || real::syscall(number, a, b, c, d, e, f);
+                int(process::forked(|| c_int::try_from(again()).unwrap_or(-1)))
+            }
+            libc::SYS_io_uring_setup => int(ring(|| {
+                c_int::try_from(real::syscall(number, a, b, c, d, e, f)).unwrap_or(-1)
+            })),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_dup2 => int(dup::dup2(fd, descriptor(b))),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_fork | libc::SYS_vfork => int(process::fork()),
+            _ => real::syscall(number, a, b, c, d, e, f),
+        }
+    }
+}
+
+/// Whether this process has made a ring.
+static RINGS: AtomicBool = AtomicBool::new(false);
+
+/// Whether connections may be used past us, by a ring: then they must stay with the kernel.
+pub(super) fn has_rings() -> bool {
+    RINGS.load(Ordering::Relaxed)
+}
+
+/// Makes a ring if a rule grants it. What goes through a ring is the kernel's alone, so all
+/// connections are from then on.
+fn ring(make: impl FnOnce() -> c_int) -> c_int {
+    if !rules::active().grants_io_uring() {
+        return fail(libc::ENOSYS);
+    }
+    RINGS.store(true, Ordering::Relaxed);
+    hand_over_those(Reason::UnsupportedCall, |_, _| true);
+    make()
+}
+
+/// libc's `syscall`, for what concerns us by our functions, for all else untouched.
+///
+/// # Safety
+/// As for libc's function of this name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn syscall() {
+    #[cfg(target_arch = "x86_64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "sub rsp, 56",
+        ".cfi_adjust_cfa_offset 56",
+        "mov [rsp], rdi",
+        "mov [rsp + 8], rsi",
+        "mov [rsp + 16], rdx",
+        "mov [rsp + 24], rcx",
+        "mov [rsp + 32], r8",
+        "mov [rsp + 40], r9",
+        "call {destination}",
+        "mov rdi, [rsp]",
+        "mov rsi, [rsp + 8]",
+        "mov rdx, [rsp + 16]",
+        "mov rcx, [rsp + 24]",
+        "mov r8, [rsp + 32]",
+        "mov r9, [rsp + 40]",
+        "add rsp, 56",
+        ".cfi_adjust_cfa_offset -56",
+        "jmp rax",
+        ".cfi_endproc",
+        destination = sym destination,
+    );
+    #[cfg(target_arch = "aarch64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "stp x29, x30, [sp, -80]!",
+        ".cfi_def_cfa_offset 80",
+        ".cfi_offset 29, -80",
+        ".cfi_offset 30, -72",
+        "stp x0, x1, [sp, 16]",
+        "stp x2, x3, [sp, 32]",
+        "stp x4, x5, [sp, 48]",
+        "str x6, [sp, 64]",
+        "bl {destination}",
+        "mov x16, x0",
+        "ldp x0, x1, [sp, 16]",
+        "ldp x2, x3, [sp, 32]",
+        "ldp x4, x5, [sp, 48]",
+        "ldr x6, [sp, 64]",
+        "ldp x29, x30, [sp], 80",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore 29",
+        ".cfi_restore 30",
+        "br x16",
+        ".cfi_endproc",
+        destination = sym destination,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Syscall = unsafe extern "C" fn(c_long, ...) -> c_long;
+
+    fn call() -> Syscall {
+        // SAFETY: the function takes what libc's of its name takes.
+        unsafe { core::mem::transmute(syscall as unsafe extern "C" fn()) }
+    }
+
+    #[test]
+    fn what_does_not_concern_us_is_libcs_with_all_six_arguments() {
+        // SAFETY: takes nothing.
+        let pid = unsafe { call()(libc::SYS_getpid) };
+        assert_eq!(pid, i64::from(std::process::id()));
+        let null = core::ptr::null_mut::<c_void>();
+        let (length, shared) = (4096_usize, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping touches nothing.
+        let at = unsafe {
+            call()(
+                libc::SYS_mmap,
+                null,
+                length,
+                libc::PROT_READ,
+                shared,
+                -1_i64,
+                0_i64,
+            )
+        };
+        assert!(at > 0);
+        // SAFETY: the mapping was made above.
+        assert_eq!(unsafe { call()(libc::SYS_munmap, at, length) }, 0);
+        // SAFETY: a sixth argument that is out of range is answered.
+        let wrong = unsafe {
+            call()(
+                libc::SYS_mmap,
+                null,
+                length,
+                libc::PROT_READ,
+                shared,
+                -1_i64,
+                1_i64,
+            )
+        };
+        assert_eq!((wrong, crate::raw::errno()), (-1, libc::EINVAL));
+    }
+
+    #[test]
+    fn rings_are_answered_as_by_a_kernel_without_them() {
+        // SAFETY: the null is answered before it is followed.
+        let made = unsafe { call()(libc::SYS_io_uring_setup, 8, core::ptr::null::<u8>()) };
+        assert_eq!((made, crate::raw::errno()), (-1, libc::ENOSYS));
+        assert!(!has_rings());
+    }
+
+    #[test]
+    fn only_plain_forks_come_to_us() {
+        let vfork = usize::try_from(libc::CLONE_VM | libc::CLONE_VFORK).unwrap();
+        let chld = usize::try_from(libc::SIGCHLD).unwrap();
+        assert!(is_fork(chld, 0));
+        assert!(!is_fork(chld, 0x1000));
+        assert!(!is_fork(chld | vfork, 0));
+        let mut row = [0_u64; 11];
+        let at = row.as_ptr().expose_provenance();
+        assert!(fork_arguments(at, size_of_val(&row)));
+        assert!(!fork_arguments(at, 8));
+        assert!(!fork_arguments(0, 88));
+        row[5] = 1;
+        assert!(!fork_arguments(at, size_of_val(&row)));
+    }
+}
