@@ -10,6 +10,7 @@
 //! * `guard`, `hidden`: our own code's calls of libc, told apart from the program's.
 //! * `environment`: what programs that are started need of it.
 //! * `calls`: the interposed functions, by what they are about; `sets`: what waiting needs besides.
+//! * `many`: waiting for many descriptors by number; `clock`: how long yet.
 //! * `log`: the log, and the border that no panic crosses.
 //!
 //! Rules: a program that never meets a peer of ours sees no difference; no lock is held while a
@@ -18,11 +19,13 @@
 //! hold is given back by their destructors.
 
 mod calls;
+mod clock;
 mod environment;
 mod file;
 mod guard;
 mod hidden;
 mod log;
+mod many;
 mod raw;
 mod real;
 mod sets;

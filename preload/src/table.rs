@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use wsd_switch::companion::Companion;
 
-use crate::{file, guard};
+use crate::{file, guard, sets};
 
 /// Numbers in one page of the map.
 const PAGE: usize = 1024;
@@ -32,6 +32,8 @@ pub(crate) enum Mark {
     Stream,
     /// A socket that can have no connection of ours.
     Other,
+    /// A poll set of the program: [`sets::get`] knows it.
+    Set,
     /// A descriptor of our own code, which the program must not close.
     Private,
     /// A connection: [`get`] gives it.
@@ -45,8 +47,9 @@ const NOTHING: usize = 0;
 const STREAM: usize = 1;
 const PRIVATE: usize = 2;
 const OTHER: usize = 3;
+const SET: usize = 4;
 /// The greatest word that is not an address.
-const LAST_MARK: usize = OTHER;
+const LAST_MARK: usize = SET;
 
 /// One number.
 struct Slot {
@@ -184,6 +187,7 @@ pub(crate) fn mark(fd: RawFd) -> Mark {
         STREAM => Mark::Stream,
         PRIVATE => Mark::Private,
         OTHER => Mark::Other,
+        SET => Mark::Set,
         _ => Mark::Connection,
     }
 }
@@ -196,7 +200,7 @@ fn set(fd: RawFd, word: usize) {
     let old = slot
         .word
         .swap(ptr::without_provenance_mut(word), Ordering::SeqCst);
-    drop(retire(old));
+    drop(given_up(fd, old));
 }
 
 /// The number is a TCP socket.
@@ -207,6 +211,11 @@ pub(crate) fn set_stream(fd: RawFd) {
 /// The number is a socket that is to have no connection of ours.
 pub(crate) fn set_other(fd: RawFd) {
     set(fd, OTHER);
+}
+
+/// The number is a poll set of the program.
+pub(crate) fn set_poll_set(fd: RawFd) {
+    set(fd, SET);
 }
 
 /// The number is a descriptor of our own.
@@ -224,7 +233,7 @@ pub(crate) fn insert(fd: RawFd, descriptor: Arc<Descriptor>) -> Option<Taken> {
         slot,
         next: ptr::null_mut(),
     }));
-    retire(slot.word.swap(node, Ordering::SeqCst))
+    given_up(fd, slot.word.swap(node, Ordering::SeqCst))
 }
 
 /// What was taken out under a number.
@@ -240,7 +249,7 @@ pub(crate) fn take(fd: RawFd) -> Option<Taken> {
     if slot.word.load(Ordering::Relaxed).addr() == NOTHING {
         return None;
     }
-    retire(slot.word.swap(ptr::null_mut(), Ordering::SeqCst))
+    given_up(fd, slot.word.swap(ptr::null_mut(), Ordering::SeqCst))
 }
 
 /// Forgets a number if it still stands for this connection.
@@ -281,6 +290,14 @@ pub(crate) fn each(mut work: impl FnMut(RawFd, Mark)) {
 
 /// Nodes that were taken out while somebody looked at them.
 static RETIRED: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+
+/// The number does not stand for this word any more.
+fn given_up(fd: RawFd, word: *mut Node) -> Option<Taken> {
+    if word.addr() == SET {
+        sets::closed(fd);
+    }
+    retire(word)
+}
 
 /// Gives up a word that is in no slot any more. What it stood for, if that was a connection.
 fn retire(word: *mut Node) -> Option<Taken> {

@@ -9,7 +9,7 @@ use super::life::{ended, forget_stale};
 use super::stream::stay_with_the_kernel;
 use crate::raw::{fail, keeping_errno};
 use crate::table::Mark;
-use crate::{export, file, guard, hidden, real, table};
+use crate::{export, file, guard, hidden, real, sets, table};
 
 /// `made` is a new number for what `from` stands for, or an error.
 fn duplicated(from: c_int, made: c_int) -> c_int {
@@ -37,6 +37,7 @@ fn share(from: c_int, to: c_int) {
     match table::mark(from) {
         Mark::Stream => table::set_stream(to),
         Mark::Other => table::set_other(to),
+        Mark::Set => sets::duplicated(from, to),
         Mark::None | Mark::Private | Mark::Connection => {}
     }
 }

@@ -54,7 +54,7 @@ fn leave_to_the_kernel(fd: c_int) {
                 stay_with_the_kernel(&held, fd);
             }
         }
-        Mark::None | Mark::Other | Mark::Private => {}
+        Mark::None | Mark::Other | Mark::Private | Mark::Set => {}
     }
 }
 

@@ -104,7 +104,7 @@ fn is_stream(fd: c_int) -> bool {
             }
             stream
         }
-        Mark::Other | Mark::Private | Mark::Connection => false,
+        Mark::Other | Mark::Private | Mark::Set | Mark::Connection => false,
     }
 }
 

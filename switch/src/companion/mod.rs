@@ -35,7 +35,7 @@ pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
 pub use registry::{Snapshot, Totals, all, totals};
-pub use waiting::Watcher;
+pub use waiting::{Chore, Next, Watcher, kick, serve};
 
 /// Which end of the connection this process is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -4,9 +4,11 @@
 //! Invariant: a [`Watcher`] is told with no lock of the companion held, so it may call back.
 
 use std::any::Any;
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::Companion;
 
@@ -22,6 +24,35 @@ pub trait Watcher: Any + Send + Sync {
     /// For the watcher's maker.
     fn as_any(&self) -> &dyn Any;
 }
+
+/// Something that the switch's own thread looks after for a waiter.
+pub trait Chore: Send + Sync {
+    /// Does what can be done now without waiting, on that thread, with no lock held.
+    fn step(&self, readable: bool) -> Next;
+}
+
+/// When a chore is to be done again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Next {
+    /// When this descriptor is readable.
+    pub sleep_on: Option<RawFd>,
+    /// At this time.
+    pub due: Option<Instant>,
+    /// Never.
+    pub done: bool,
+}
+
+/// Hands a chore to the switch's own thread, which is started if need be.
+///
+/// # Errors
+/// If there is no thread.
+pub fn serve(chore: Arc<dyn Chore>) -> io::Result<()> {
+    drop(chore);
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Has all chores done soon.
+pub fn kick() {}
 
 impl Companion {
     /// The companion's watcher, made now if it has none.

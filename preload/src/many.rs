@@ -1,0 +1,201 @@
+//! Waiting for many descriptors by number: what poll() and select() have in common.
+//!
+//! As long as the kernel carries all connections among them, the program's own call does it all.
+//! Otherwise each connection that the SAN carries is looked at, and if nothing is ready, the kernel
+//! waits for what the provider gave to sleep on in its place.
+//!
+//! Invariant: a connection is armed, and found without news afterwards, before the thread sleeps.
+//! Nothing is held while it sleeps: numbers are looked up anew after it.
+
+use core::ffi::{c_int, c_short};
+use core::ptr;
+
+use libc::{nfds_t, pollfd, sigset_t};
+use wsd_switch::companion::Companion;
+
+use crate::clock::{Blocked, Clock, Time};
+use crate::raw::errno;
+use crate::table::{self, Held};
+use crate::{guard, real};
+
+/// What is told whether it was asked for or not.
+const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+/// So many descriptors are waited for without memory of the heap.
+const FEW: usize = 64;
+const NOBODY: pollfd = pollfd {
+    fd: -1,
+    events: 0,
+    revents: 0,
+};
+
+/// poll() as the kernel does it. The error is errno.
+pub(crate) fn poll(
+    fds: &mut [pollfd],
+    time: Time<'_>,
+    mask: Option<&sigset_t>,
+) -> Result<usize, c_int> {
+    let count = nfds_t::try_from(fds.len()).unwrap_or(nfds_t::MAX);
+    let mask = mask.map_or(ptr::null(), ptr::from_ref);
+    let span = match time {
+        Time::Millis(span) if span < 0 => None,
+        Time::Millis(span) => Some(libc::timespec {
+            tv_sec: i64::from(span / 1000),
+            tv_nsec: i64::from(span % 1000) * 1_000_000,
+        }),
+        Time::Span(span) => span.copied(),
+    };
+    let span = span.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the slice is borrowed exclusively during the call; the rest is live or null.
+    let ready = unsafe { real::ppoll(fds.as_mut_ptr(), count, span, mask) };
+    usize::try_from(ready).map_err(|_| errno())
+}
+
+/// What stands in a set of descriptors, as far as connections go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// No connection.
+    Plain,
+    /// Connections, all of them with the kernel.
+    Kernel,
+    /// At least one that the SAN carries.
+    San,
+}
+
+impl Kind {
+    /// With one more number.
+    #[inline]
+    pub(crate) fn and(self, fd: c_int) -> Kind {
+        match table::get(fd) {
+            None => self,
+            Some(held) if held.on_kernel() => {
+                if self == Kind::Plain {
+                    Kind::Kernel
+                } else {
+                    self
+                }
+            }
+            Some(_) => Kind::San,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn of(fds: &[pollfd]) -> Kind {
+        fds.iter()
+            .fold(Kind::Plain, |kind, entry| kind.and(entry.fd))
+    }
+}
+
+/// What the kernel said of numbers, reduced to what is the program's: some may be readable by a
+/// marker only. Says how many are left.
+pub(crate) fn genuine(fds: &mut [pollfd]) -> usize {
+    let mut left = 0;
+    for entry in fds {
+        if entry.revents != 0
+            && entry.revents & libc::POLLNVAL == 0
+            && Companion::any_guarded()
+            && let Some(held) = table::get(entry.fd)
+        {
+            let _inside = guard::enter();
+            entry.revents = held.relook(entry.fd, entry.revents) & (entry.events | ALWAYS);
+        }
+        left += usize::from(entry.revents != 0);
+    }
+    left
+}
+
+fn on_san(fd: c_int) -> Option<Held> {
+    table::get(fd).filter(|held| !held.on_kernel())
+}
+
+/// Waits as poll() does, wherever the connections are carried. The error is errno.
+pub(crate) fn wait(
+    fds: &mut [pollfd],
+    clock: &mut Clock<'_>,
+    mask: Option<&sigset_t>,
+) -> Result<usize, c_int> {
+    let mut few = [NOBODY; FEW];
+    let mut many = Vec::new();
+    let asked = match few.get_mut(..fds.len()) {
+        Some(few) => few,
+        None => {
+            many.resize(fds.len(), NOBODY);
+            many.as_mut_slice()
+        }
+    };
+    for entry in fds.iter_mut() {
+        entry.revents = 0;
+    }
+    let mut blocked: Option<Blocked> = None;
+    loop {
+        let mut found = look(fds, asked);
+        let ready = poll(asked, Time::Millis(0), None)?;
+        if ready > 0 {
+            for (entry, asked) in fds.iter_mut().zip(asked.iter()) {
+                entry.revents |= asked.revents;
+            }
+            found = genuine_of_kernel(fds, asked);
+        }
+        if found > 0 || clock.is_zero() {
+            return Ok(found);
+        }
+        if !arm(fds, asked) {
+            continue;
+        }
+        // From here on a signal ends the sleep, or comes after the call.
+        let blocked = blocked.get_or_insert_with(Blocked::new);
+        let mask = mask.unwrap_or_else(|| blocked.before());
+        if poll(asked, clock.left(), Some(mask))? == 0 {
+            return Ok(0);
+        }
+    }
+}
+
+/// What connections of the SAN have to tell; the others are left for the kernel. Says how many have
+/// something.
+fn look(fds: &mut [pollfd], asked: &mut [pollfd]) -> usize {
+    let _inside = guard::enter();
+    let mut found = 0;
+    for (entry, asked) in fds.iter_mut().zip(asked) {
+        *asked = *entry;
+        asked.revents = 0;
+        entry.revents = 0;
+        if let Some(held) = on_san(entry.fd) {
+            entry.revents = held.bits() & (entry.events | ALWAYS);
+            asked.fd = -1;
+        }
+        found += usize::from(entry.revents != 0);
+    }
+    found
+}
+
+/// As [`genuine`] for what the kernel was asked about only.
+fn genuine_of_kernel(fds: &mut [pollfd], asked: &[pollfd]) -> usize {
+    let mut found = 0;
+    for (entry, asked) in fds.iter_mut().zip(asked) {
+        if asked.fd >= 0 {
+            found += genuine(core::slice::from_mut(entry));
+        } else {
+            found += usize::from(entry.revents != 0);
+        }
+    }
+    found
+}
+
+/// Puts what to sleep on in the places of connections. False if one of them has news.
+fn arm(fds: &[pollfd], asked: &mut [pollfd]) -> bool {
+    let _inside = guard::enter();
+    for (entry, asked) in fds.iter().zip(asked) {
+        if asked.fd >= 0 || entry.fd < 0 {
+            continue;
+        }
+        let Some(held) = on_san(entry.fd) else {
+            return false;
+        };
+        let Some(fd) = held.arm() else {
+            return false;
+        };
+        asked.fd = fd;
+        asked.events = libc::POLLIN;
+    }
+    true
+}

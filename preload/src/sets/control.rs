@@ -1,0 +1,327 @@
+//! epoll_ctl() on connections.
+//!
+//! Invariant: the answer is the kernel's for the same calls on plain TCP. Where the kernel's set
+//! has the registration, the kernel is asked about the file it has; where we have it, the kernel is
+//! asked something that it must answer with ENOENT if all else is in order.
+
+use core::ffi::c_int;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event};
+use wsd_switch::companion::Companion;
+
+use super::member::{Home, Member, Registration, fits_direct, key_of};
+use super::{Set, State, watch};
+use crate::raw::{errno, fail, set_errno};
+use crate::table::Held;
+use crate::{guard, real};
+
+/// A call of epoll_ctl() with the program's own arguments.
+#[derive(Clone, Copy)]
+struct Call {
+    set: RawFd,
+    operation: c_int,
+    event: *mut epoll_event,
+}
+
+impl Call {
+    /// Asks the kernel, about this number.
+    fn ask(self, fd: RawFd) -> c_int {
+        // SAFETY: the program's own arguments but for the number.
+        unsafe { real::epoll_ctl(self.set, self.operation, fd, self.event) }
+    }
+
+    /// As if about a registration that is not there: 0 if all else was in order.
+    fn check(self, fd: RawFd) -> c_int {
+        let operation = if self.operation == EPOLL_CTL_DEL {
+            EPOLL_CTL_DEL
+        } else {
+            EPOLL_CTL_MOD
+        };
+        let before = errno();
+        // SAFETY: the program's own arguments but for the operation.
+        let answer = unsafe { real::epoll_ctl(self.set, operation, fd, self.event) };
+        if answer != 0 && errno() == libc::ENOENT {
+            set_errno(before);
+            return 0;
+        }
+        answer
+    }
+
+    /// What the program wants; only after the kernel has read it.
+    fn event(self) -> (u32, u64) {
+        // SAFETY: the kernel has just read it, so it can be read.
+        let event = unsafe { self.event.read_unaligned() };
+        (event.events, event.u64)
+    }
+}
+
+/// epoll_ctl() with a connection.
+pub(crate) fn control(
+    set: RawFd,
+    operation: c_int,
+    fd: RawFd,
+    event: *mut epoll_event,
+    held: &Held,
+) -> c_int {
+    let _inside = guard::enter();
+    let call = Call {
+        set,
+        operation,
+        event,
+    };
+    if !matches!(operation, EPOLL_CTL_ADD | EPOLL_CTL_MOD | EPOLL_CTL_DEL) || set == fd {
+        return call.ask(fd);
+    }
+    let companion = held.descriptor().companion();
+    let set = match super::get(set) {
+        Some(set) => set,
+        // Is it a set at all?
+        None if call.operation != EPOLL_CTL_ADD => return call.ask(fd),
+        None => {
+            let mut none = epoll_event { events: 0, u64: 0 };
+            // SAFETY: the event is live. The set is not in itself, so this changes nothing.
+            unsafe { real::epoll_ctl(set, EPOLL_CTL_MOD, fd, &raw mut none) };
+            if errno() != libc::ENOENT {
+                return call.ask(fd);
+            }
+            super::get_or_new(set)
+        }
+    };
+    set.control(call, fd, companion)
+}
+
+impl Set {
+    fn control(self: &Arc<Set>, call: Call, fd: RawFd, companion: &Arc<Companion>) -> c_int {
+        let key = key_of(companion);
+        let mut state = self.lock();
+        let place = state.index_of(key).and_then(|index| {
+            let member = state.member(index)?;
+            let at = member.registrations.iter().position(|r| r.fd == fd)?;
+            Some((index, at))
+        });
+        if let Some((index, at)) = place {
+            return self.change(state, call, (index, at), companion);
+        }
+        if companion.on_kernel() {
+            let answer = call.ask(fd);
+            if answer == 0 && call.operation == EPOLL_CTL_ADD {
+                let (events, data) = call.event();
+                let entry = Registration::new(fd, events, data, Home::Kernel);
+                let first = state.enter(self, companion, entry);
+                drop(state);
+                if first {
+                    watch::entered(companion, self);
+                }
+                if !companion.on_kernel() {
+                    self.settle(companion);
+                }
+            }
+            return answer;
+        }
+        if call.operation != EPOLL_CTL_ADD {
+            return call.ask(fd);
+        }
+        drop(state);
+        self.add_on_san(call, fd, companion)
+    }
+
+    /// A new registration of a connection that the SAN carries.
+    fn add_on_san(self: &Arc<Set>, call: Call, fd: RawFd, companion: &Arc<Companion>) -> c_int {
+        let answer = call.check(fd);
+        if answer != 0 {
+            return answer;
+        }
+        let (events, data) = call.event();
+        let mut state = self.lock();
+        let direct = state.direct && fits_direct(events) && state.has_own();
+        let entry = Registration::new(fd, events, data, Home::Direct);
+        if direct {
+            let first = state.enter(self, companion, entry);
+            self.moved.fetch_add(1, Ordering::Relaxed);
+            if let Some(index) = state.index_of(key_of(companion)) {
+                self.queue(&mut state, index);
+            }
+            self.care_for(state);
+            if first {
+                watch::entered(companion, self);
+            }
+        } else {
+            drop(state);
+            let Ok(shadow) = companion.shadow() else {
+                return fail(libc::ENOMEM);
+            };
+            companion.refresh();
+            let mut state = self.lock();
+            if !state.has_own() {
+                return fail(libc::ENOMEM);
+            }
+            let free = match state.index_of(key_of(companion)) {
+                Some(index) => state.member(index).and_then(|m| m.free_shadow(shadow)),
+                None => Some(Home::Shadow {
+                    fd: shadow,
+                    own: false,
+                }),
+            };
+            let Some(home @ Home::Shadow { fd: number, own }) = free else {
+                return fail(libc::ENOMEM);
+            };
+            let answer = call.ask(number);
+            if answer != 0 {
+                let code = errno();
+                if own {
+                    super::sys::close(number);
+                }
+                return fail(code);
+            }
+            let entry = Registration::new(fd, events, data, home);
+            let first = state.enter(self, companion, entry);
+            self.moved.fetch_add(1, Ordering::Relaxed);
+            if let Some(index) = state.index_of(key_of(companion)) {
+                self.queue(&mut state, index);
+            }
+            self.care_for(state);
+            if first {
+                watch::entered(companion, self);
+            }
+        }
+        if companion.on_kernel() {
+            self.settle(companion);
+        }
+        0
+    }
+
+    /// A call on a registration that we know.
+    fn change(
+        self: &Arc<Set>,
+        mut state: parking_lot::MutexGuard<'_, State>,
+        call: Call,
+        (index, at): (u32, usize),
+        companion: &Arc<Companion>,
+    ) -> c_int {
+        let Some(registration) = state
+            .member(index)
+            .and_then(|member| member.registrations.get(at))
+        else {
+            return call.ask(-1);
+        };
+        let (home, fd) = (registration.home, registration.fd);
+        let answer = match home {
+            Home::Kernel => call.ask(fd),
+            Home::Shadow { fd: number, .. } => call.ask(number),
+            Home::Direct => match call.check(fd) {
+                0 if call.operation == EPOLL_CTL_ADD => fail(libc::EEXIST),
+                answer => answer,
+            },
+        };
+        if answer != 0 {
+            if errno() == libc::ENOENT && home != Home::Direct {
+                // It was removed behind our back.
+                let gone = self.drop_registration(&mut state, index, at);
+                drop(state);
+                self.tell_left(gone);
+                set_errno(libc::ENOENT);
+            }
+            return answer;
+        }
+        if call.operation == EPOLL_CTL_DEL {
+            let gone = self.drop_registration(&mut state, index, at);
+            drop(state);
+            self.tell_left(gone);
+            return 0;
+        }
+        let (events, data) = call.event();
+        state.set_data(index, at, data);
+        let Some(registration) = state
+            .member(index)
+            .and_then(|member| member.registrations.get_mut(at))
+        else {
+            return 0;
+        };
+        registration.events = events;
+        registration.told = None;
+        if home == Home::Kernel {
+            return 0;
+        }
+        self.queue(&mut state, index);
+        if home == Home::Direct && !fits_direct(events) {
+            drop(state);
+            self.out_of_direct(companion);
+        }
+        0
+    }
+
+    /// One of its registrations is not for us to give any more.
+    fn out_of_direct(&self, companion: &Arc<Companion>) {
+        let Ok(shadow) = companion.shadow() else {
+            return;
+        };
+        companion.refresh();
+        let mut state = self.lock();
+        if let Some(index) = state.index_of(key_of(companion)) {
+            state.direct_to_shadow(index, shadow, |events| !fits_direct(events));
+            self.queue(&mut state, index);
+        }
+    }
+
+    /// Forgets a registration; the member, if that was its last.
+    fn drop_registration(&self, state: &mut State, index: u32, at: usize) -> Option<Member> {
+        let member = state.member(index)?;
+        let registration = member.registrations.swap_remove(at);
+        let last = member.registrations.is_empty();
+        if let Home::Shadow { fd, own: true } = registration.home {
+            super::sys::close(fd);
+        }
+        if registration.home != Home::Kernel {
+            self.moved.fetch_sub(1, Ordering::Relaxed);
+        }
+        state.forget_data(registration.data, index);
+        if !last {
+            return None;
+        }
+        let member = state.remove(self, index)?;
+        if let Some(own) = &state.own {
+            member.take_out(own);
+        }
+        Some(member)
+    }
+
+    fn tell_left(&self, gone: Option<Member>) {
+        if let Some(member) = gone {
+            watch::left(&member, self);
+        }
+    }
+}
+
+impl State {
+    /// Enters a registration; true if the companion was not in the set before.
+    fn enter(&mut self, set: &Set, companion: &Arc<Companion>, entry: Registration) -> bool {
+        let known = self.index_of(key_of(companion));
+        let index = match known {
+            Some(index) => Some(index),
+            None => self.insert(set, Member::new(companion)),
+        };
+        let Some(index) = index else { return false };
+        self.by_data.insert(entry.data, index);
+        if let Some(member) = self.member(index) {
+            member.registrations.push(entry);
+        }
+        known.is_none()
+    }
+
+    fn set_data(&mut self, index: u32, at: usize, data: u64) {
+        let Some(registration) = self
+            .member(index)
+            .and_then(|member| member.registrations.get_mut(at))
+        else {
+            return;
+        };
+        let before = std::mem::replace(&mut registration.data, data);
+        if before != data {
+            self.forget_data(before, index);
+            self.by_data.insert(data, index);
+        }
+    }
+}

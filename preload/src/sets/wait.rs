@@ -1,0 +1,442 @@
+//! epoll_wait() and its kin on sets with connections.
+//!
+//! A set without connections that the SAN carries is waited for by the program's own call, and
+//! nothing else happens. Otherwise: look at the connections that have news, put their events in
+//! front, add those that the kernel's set has ready, and only if there is none, sleep on a set of
+//! our own. The work of a call grows with the connections that have something to tell, not with
+//! those that are registered.
+//!
+//! Invariant: who sleeps has seen, under the lock, that no connection is to be looked at, and each
+//! connection that is not is armed: what happens to it wakes the sleeper.
+
+use core::ffi::c_int;
+use core::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use libc::{epoll_event, sigset_t};
+use wsd_switch::companion::Companion;
+
+use super::member::{Cookie, Home, ONESHOT};
+use super::sys;
+use super::{Set, State};
+use crate::clock::{Blocked, Clock, Time};
+use crate::guard;
+use crate::raw::{errno, set_errno};
+
+/// What a wait is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Wait<'a> {
+    pub(crate) set: RawFd,
+    pub(crate) events: *mut epoll_event,
+    pub(crate) room: c_int,
+    pub(crate) time: Time<'a>,
+    pub(crate) mask: Option<&'a sigset_t>,
+}
+
+/// Looks of one call at one connection that always has news, before it is the others' turn.
+const LOOKS: usize = 3;
+/// Events of our own set taken at once.
+const NEWS: usize = 32;
+
+/// Waits. `plain` is the program's own call.
+#[inline]
+pub(crate) fn wait(wait: Wait<'_>, plain: impl FnOnce() -> c_int) -> c_int {
+    let Some(set) = super::get(wait.set) else {
+        return plain();
+    };
+    let Ok(room) = usize::try_from(wait.room) else {
+        return plain();
+    };
+    if room == 0 || wait.events.is_null() || set.members.load(Ordering::Relaxed) == 0 {
+        return plain();
+    }
+    // SAFETY: the program says that there is room for so many events.
+    let out = unsafe {
+        core::slice::from_raw_parts_mut(wait.events.cast::<MaybeUninit<epoll_event>>(), room)
+    };
+    let mut clock = Clock::new(wait.time);
+    if set.moved.load(Ordering::Acquire) == 0 {
+        let passing = Counted::new(&set.passing);
+        let count = plain();
+        drop(passing);
+        let Ok(filled) = usize::try_from(count) else {
+            return count;
+        };
+        if filled == 0 || !Companion::any_guarded() {
+            return count;
+        }
+        let left = set.strip(out, filled);
+        if left > 0 {
+            return c_int::try_from(left).unwrap_or(count);
+        }
+        // All there was were markers: wait on.
+    }
+    set.wait(&wait, out, &mut clock)
+}
+
+/// One of a count as long as it lives.
+struct Counted<'a>(&'a std::sync::atomic::AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a std::sync::atomic::AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Where a connection's events go.
+struct Out<'a> {
+    room: &'a mut [MaybeUninit<epoll_event>],
+    filled: usize,
+}
+
+impl Out<'_> {
+    fn is_full(&self) -> bool {
+        self.filled >= self.room.len()
+    }
+
+    fn put(&mut self, events: u32, data: u64) -> bool {
+        let Some(place) = self.room.get_mut(self.filled) else {
+            return false;
+        };
+        place.write(epoll_event { events, u64: data });
+        self.filled += 1;
+        true
+    }
+}
+
+impl Set {
+    fn wait(
+        self: &Arc<Set>,
+        wait: &Wait<'_>,
+        out: &mut [MaybeUninit<epoll_event>],
+        clock: &mut Clock<'_>,
+    ) -> c_int {
+        let before = errno();
+        let _counted = self.arrive();
+        let mut blocked: Option<Blocked> = None;
+        let mut ask_kernel = true;
+        loop {
+            let mut found = self.look(out);
+            if ask_kernel && found < out.len() {
+                let rest = out.get_mut(found..).unwrap_or_default();
+                match sys::wait(wait.set, rest, Time::Millis(0), None) {
+                    Ok(events) => {
+                        let count = events.len();
+                        found += if Companion::any_guarded() {
+                            self.strip(rest, count)
+                        } else {
+                            count
+                        };
+                    }
+                    Err(code) if found == 0 => {
+                        set_errno(code);
+                        return -1;
+                    }
+                    Err(_) => {}
+                }
+            }
+            if found > 0 || clock.is_zero() {
+                set_errno(before);
+                return c_int::try_from(found).unwrap_or(c_int::MAX);
+            }
+            // From here on a signal ends the sleep, or comes after the call.
+            let blocked = blocked.get_or_insert_with(Blocked::new);
+            let mask = wait.mask.unwrap_or_else(|| blocked.before());
+            match self.sleep(wait.set, clock.left(), mask) {
+                Slept::Again { kernel } => ask_kernel = kernel,
+                Slept::Over => {
+                    set_errno(before);
+                    return 0;
+                }
+                Slept::Failed(code) => {
+                    set_errno(code);
+                    return -1;
+                }
+            }
+        }
+    }
+
+    /// Looks at the connections that may have something to tell, and stores their events. Says how
+    /// many.
+    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>]) -> usize {
+        let _inside = guard::enter();
+        let mut out = Out { room, filled: 0 };
+        let mut state = self.lock();
+        let mut rounds = state.ready.len();
+        while rounds > 0 && !out.is_full() {
+            rounds -= 1;
+            let Some(cookie) = state.ready.pop_front() else {
+                break;
+            };
+            let Some((_, member)) = state.named(cookie) else {
+                continue;
+            };
+            member.queued = false;
+            let Some(companion) = member.companion.upgrade() else {
+                continue;
+            };
+            let has_shadow = member.has_shadow();
+            drop(state);
+            let stays = self.look_at(&companion, cookie, has_shadow, &mut out);
+            drop(companion);
+            state = self.lock();
+            if stays
+                && let Some((index, _)) = state.named(cookie)
+                && state.put(index)
+                && self.sleeping.load(Ordering::Relaxed) > 0
+            {
+                // Others who wait are to see it, too.
+                self.kick(&state);
+            }
+        }
+        out.filled
+    }
+
+    /// Looks at one; true if it is to be looked at by the next call, too.
+    fn look_at(
+        &self,
+        companion: &Arc<Companion>,
+        cookie: Cookie,
+        has_shadow: bool,
+        out: &mut Out<'_>,
+    ) -> bool {
+        for _ in 0..LOOKS {
+            if companion.on_kernel() {
+                return false;
+            }
+            let bits = if has_shadow {
+                companion.refresh()
+            } else {
+                companion.bits()
+            };
+            let bits = u32::from(bits.cast_unsigned());
+            let edges = companion.arrivals();
+            if bits != 0 {
+                let mut state = self.lock();
+                let Some((_, member)) = state.named(cookie) else {
+                    return false;
+                };
+                let mut level = false;
+                let mut full = false;
+                for registration in &mut member.registrations {
+                    if registration.home != Home::Direct {
+                        continue;
+                    }
+                    if out.is_full() {
+                        full = true;
+                        break;
+                    }
+                    let events = registration.news(bits, edges);
+                    if events != 0 {
+                        out.put(events, registration.data);
+                        level |= registration.is_level();
+                    }
+                }
+                drop(state);
+                if full {
+                    return true;
+                }
+                if level && self.sleeping.load(Ordering::SeqCst) == 0 {
+                    // The next who waits looks again, before it arms.
+                    return true;
+                }
+                if level {
+                    self.arm(companion, cookie);
+                    return true;
+                }
+            }
+            if self.arm(companion, cookie) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has the sleepers woken by news of this companion. False if there are news.
+    fn arm(&self, companion: &Arc<Companion>, cookie: Cookie) -> bool {
+        let Some(fd) = companion.arm() else {
+            return companion.on_kernel();
+        };
+        let mut state = self.lock();
+        let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
+            return true;
+        };
+        let Some((_, member)) = state.named(cookie) else {
+            return true;
+        };
+        if member.watched == Some(fd) {
+            return true;
+        }
+        let before = member.watched.replace(fd);
+        if let Some(before) = before {
+            let _gone = sys::control(outer, libc::EPOLL_CTL_DEL, before, 0, 0);
+        }
+        let input = libc::EPOLLIN as u32;
+        if sys::control(outer, libc::EPOLL_CTL_ADD, fd, input, cookie.0) == Err(libc::EEXIST) {
+            let _named = sys::control(outer, libc::EPOLL_CTL_MOD, fd, input, cookie.0);
+        }
+        true
+    }
+
+    fn sleep(&self, set: RawFd, time: Time<'_>, mask: &sigset_t) -> Slept {
+        let state = self.lock();
+        if !state.ready.is_empty() {
+            return Slept::Again { kernel: true };
+        }
+        // Without one of ours nothing is ours to tell any more.
+        let outer = state.own.as_ref().map_or(set, |own| own.outer);
+        let sleeping = Counted::new(&self.sleeping);
+        drop(state);
+        let mut room = [const { MaybeUninit::<epoll_event>::uninit() }; NEWS];
+        let news = if outer == set {
+            // Nothing is taken: the next turn of the loop does.
+            let mut fds = [libc::pollfd {
+                fd: set,
+                events: libc::POLLIN,
+                revents: 0,
+            }];
+            let slept = crate::many::poll(&mut fds, time, Some(mask));
+            drop(sleeping);
+            return match slept {
+                Ok(0) => Slept::Over,
+                Ok(_) => Slept::Again { kernel: true },
+                Err(code) => Slept::Failed(code),
+            };
+        } else {
+            sys::wait(outer, &mut room, time, Some(mask))
+        };
+        drop(sleeping);
+        match news {
+            Err(code) => Slept::Failed(code),
+            Ok([]) => Slept::Over,
+            Ok(news) => Slept::Again {
+                kernel: self.take_news(&mut self.lock(), news),
+            },
+        }
+    }
+
+    /// Queues whom events of our own set are about. Whether the kernel's set has something, too.
+    pub(super) fn take_news(&self, state: &mut State, news: &[epoll_event]) -> bool {
+        let mut kernel = false;
+        for event in news {
+            match Cookie(event.u64) {
+                Cookie::SET => kernel = true,
+                Cookie::KICK => {
+                    if let Some(own) = &state.own {
+                        sys::lower(own.kick);
+                    }
+                    // It may say that the set itself has changed.
+                    kernel = true;
+                }
+                cookie => {
+                    if let Some((index, _)) = state.named(cookie) {
+                        state.put(index);
+                    }
+                }
+            }
+        }
+        kernel
+    }
+
+    /// Drops the events that were caused by a marker only. Says how many are left, in front.
+    fn strip(&self, events: &mut [MaybeUninit<epoll_event>], filled: usize) -> usize {
+        let _inside = guard::enter();
+        let mut left = 0;
+        for at in 0..filled.min(events.len()) {
+            // SAFETY: the first `filled` were written.
+            let Some(event) = events.get(at).map(|event| unsafe { event.assume_init() }) else {
+                break;
+            };
+            let events_left = self.genuine(event.events, event.u64);
+            if events_left == 0 {
+                continue;
+            }
+            if let Some(place) = events.get_mut(left) {
+                place.write(epoll_event {
+                    events: events_left,
+                    u64: event.u64,
+                });
+                left += 1;
+            }
+        }
+        left
+    }
+
+    /// What of an event of the kernel's set is the program's.
+    fn genuine(&self, events: u32, data: u64) -> u32 {
+        let mut state = self.lock();
+        let known = state.by_data.get(&data).copied().and_then(|index| {
+            let cookie = state.cookie(index)?;
+            let member = state.member(index)?;
+            let companion = member.companion.upgrade()?;
+            let kernel = member
+                .registrations
+                .iter()
+                .find(|r| r.data == data && r.home == Home::Kernel)?;
+            Some((cookie, companion, kernel.fd))
+        });
+        drop(state);
+        let Some((cookie, companion, fd)) = known else {
+            return events;
+        };
+        let low = events & 0x7fff;
+        let revents = i16::try_from(low).unwrap_or(0);
+        let real = companion.relook(fd, revents);
+        let genuine = if companion.on_kernel() {
+            u32::from(real.cast_unsigned()) & low
+        } else {
+            // The SAN's events come from where it is registered now.
+            0
+        };
+        if genuine == 0 {
+            let mut state = self.lock();
+            state.ask_again(cookie, data);
+        }
+        genuine
+    }
+}
+
+enum Slept {
+    /// There may be something; in the kernel's set, too.
+    Again { kernel: bool },
+    /// The time is over.
+    Over,
+    /// With this errno.
+    Failed(c_int),
+}
+
+impl State {
+    /// An event was dropped: what is told once has not been told.
+    fn ask_again(&mut self, cookie: Cookie, data: u64) {
+        let State { own, members, .. } = self;
+        let (index, _) = cookie.parts();
+        let set = own
+            .as_ref()
+            .map(|own| own.set)
+            .or(self.numbers.first().copied());
+        let member = members.get(index as usize).and_then(|p| p.member.as_ref());
+        let (Some(set), Some(member)) = (set, member) else {
+            return;
+        };
+        for registration in &member.registrations {
+            if registration.data == data && registration.events & ONESHOT != 0 {
+                let number = match registration.home {
+                    Home::Kernel => registration.fd,
+                    Home::Shadow { fd, .. } => fd,
+                    Home::Direct => continue,
+                };
+                let again = registration.events;
+                let _asked = sys::control(set, libc::EPOLL_CTL_MOD, number, again, data);
+            }
+        }
+    }
+}

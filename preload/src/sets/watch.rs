@@ -1,0 +1,102 @@
+//! What companions tell those who have them in sets.
+
+use std::any::Any;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use wsd_switch::companion::{Companion, Reason, Watcher};
+
+use super::member::{Member, key_of};
+use super::{Set, log};
+
+/// The sets that a connection is in. Hangs on its companion.
+#[derive(Default)]
+struct Watch {
+    sets: Mutex<Vec<Arc<Set>>>,
+}
+
+impl Watcher for Watch {
+    fn moved(&self, companion: &Arc<Companion>) {
+        let sets = self.sets.lock().clone();
+        for set in sets {
+            set.settle(companion);
+        }
+    }
+
+    fn used(&self, companion: &Arc<Companion>) {
+        let key = key_of(companion);
+        for set in self.sets.lock().iter() {
+            let mut state = set.lock();
+            if let Some(index) = state.index_of(key) {
+                set.queue(&mut state, index);
+            }
+        }
+    }
+
+    fn closed(&self, companion: &Arc<Companion>) {
+        let key = key_of(companion);
+        let sets = std::mem::take(&mut *self.sets.lock());
+        for set in sets {
+            let mut state = set.lock();
+            let Some(index) = state.index_of(key) else {
+                continue;
+            };
+            let Some(member) = state.remove(&set, index) else {
+                continue;
+            };
+            // A set that another process has, too, keeps what that one has in it.
+            if let Some(own) = &state.own
+                && !state.inherited
+            {
+                member.take_out(own);
+            } else {
+                member.close_shadows();
+            }
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn watch_of(companion: &Companion) -> Option<&Watch> {
+    let watcher = companion.watch(|_| Arc::new(Watch::default()));
+    watcher.as_any().downcast_ref()
+}
+
+/// The companion has got a member in this set.
+pub(super) fn entered(companion: &Companion, set: &Arc<Set>) {
+    if let Some(watch) = watch_of(companion) {
+        let mut sets = watch.sets.lock();
+        if !sets.iter().any(|known| Arc::ptr_eq(known, set)) {
+            sets.push(Arc::clone(set));
+            if sets.len() == 1 {
+                drop(sets);
+                companion.attended(true);
+            }
+        }
+    }
+}
+
+/// The member has gone from this set.
+pub(super) fn left(member: &Member, set: &Set) {
+    let Some(companion) = member.companion.upgrade() else {
+        return;
+    };
+    if let Some(watch) = watch_of(&companion) {
+        let mut sets = watch.sets.lock();
+        sets.retain(|known| !std::ptr::eq(Arc::as_ptr(known), set));
+        if sets.is_empty() {
+            drop(sets);
+            companion.attended(false);
+        }
+    }
+}
+
+/// Readiness on the SAN cannot be shown.
+pub(super) fn give_up(companion: &Arc<Companion>, fd: RawFd) {
+    log::line("no descriptors for a poll set: a connection goes back to the kernel");
+    let _asked = companion.downgrade(fd, Reason::NoDescriptors);
+}
