@@ -3,7 +3,7 @@
  * was given back in part or whole, moved, emptied or shared with a child is moved as it is now;
  * rights are those asked for; and WSPMemoryRegistrationCacheCallback, where there is one, says what
  * became of what it names, also while others post.
- * req: WSD-12
+ * req: WSD-12 LATER-04
  */
 #include <pthread.h>
 #include <string.h>

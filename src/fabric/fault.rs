@@ -478,6 +478,10 @@ impl Endpoint for FaultyEndpoint {
         self.inner.ending().map(|ending| self.seen(ending))
     }
 
+    fn goes_on_alone(&self) -> bool {
+        self.inner.goes_on_alone()
+    }
+
     fn rdma_path(&self) -> &'static str {
         self.inner.rdma_path()
     }

@@ -374,6 +374,10 @@ pub(crate) trait Endpoint: Send + Sync {
     /// messages whose send has completed are still delivered to the peer before it sees the end.
     fn disconnect(&self);
     fn ending(&self) -> Option<Ending>;
+    /// Whether everything that was posted goes on without anybody polling, as with a device.
+    fn goes_on_alone(&self) -> bool {
+        false
+    }
     /// For people: which path carries RDMA, for instance "direct" or "pipelined".
     fn rdma_path(&self) -> &'static str;
 }

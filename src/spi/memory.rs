@@ -258,6 +258,7 @@ pub(super) unsafe extern "C" fn rdma_read(
 }
 
 /// WSPMemoryRegistrationCacheCallback.
+// req: LATER-04
 pub(super) unsafe extern "C" fn registration_cache_callback(
     address: LPVOID,
     size: SIZE_T,

@@ -129,10 +129,10 @@ impl Idle {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
+        // A poll is long enough by itself; a pause on top would only be found late by the message,
+        // and costs an emulated processor more than the poll.
         if yields {
             std::thread::yield_now();
-        } else {
-            std::hint::spin_loop();
         }
         Ok(())
     }

@@ -82,6 +82,7 @@ struct Reports {
 
 pub(crate) struct Link {
     endpoint: Arc<dyn Endpoint>,
+    goes_on_alone: bool,
     around: Surroundings,
     pub(crate) memory: Memory,
     outgoing: QuickMutex<Direction>,
@@ -112,6 +113,7 @@ struct Direction {
 impl Link {
     pub(crate) fn new(endpoint: Arc<dyn Endpoint>, around: Surroundings) -> Self {
         Self {
+            goes_on_alone: endpoint.goes_on_alone(),
             endpoint,
             spin: Spin::new(around.spin),
             around,

@@ -17,7 +17,7 @@ impl Link {
         if self.notified.load(Ordering::Acquire) > 0 {
             return self.arm_for_progress();
         }
-        if self.has_outgoing() {
+        if self.needs_driving() {
             self.watch_later();
         }
         true
@@ -33,8 +33,12 @@ impl Link {
     }
 
     /// What was started goes on also if its owner polls and then does not. But while it does, being
-    /// woken for it as well would cost more than it brings: hence not at once.
+    /// woken for it as well would cost more than it brings: hence not at once, and not at all if it
+    /// goes on without anybody.
     pub(super) fn watch_later(&self) {
+        if self.goes_on_alone && self.backlogged.load(Ordering::Acquire) == 0 {
+            return;
+        }
         if !self.later.swap(true, Ordering::AcqRel) {
             self.around.progress.enlist_later(self.around.socket);
         }
@@ -45,7 +49,7 @@ impl Link {
         self.later.store(false, Ordering::Release);
         for _ in 0..ROUNDS {
             self.advance();
-            if !self.has_outgoing() && self.notified.load(Ordering::Acquire) == 0 {
+            if !self.needs_driving() && self.notified.load(Ordering::Acquire) == 0 {
                 return;
             }
             if self.arm_for_progress() {
@@ -55,7 +59,11 @@ impl Link {
         self.watch_later();
     }
 
-    fn has_outgoing(&self) -> bool {
+    /// Whether something stands still unless somebody polls.
+    fn needs_driving(&self) -> bool {
+        if self.goes_on_alone {
+            return self.backlogged.load(Ordering::Acquire) > 0;
+        }
         self.outgoing.lock().queue.len() > 0
     }
 

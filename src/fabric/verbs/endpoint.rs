@@ -339,6 +339,8 @@ impl VerbsEndpoint {
             return None;
         }
         drop(self.spent());
+        // Who posts and then does not ask has no other way to learn that it failed.
+        self.collect_only();
         let moved = self.moved.load(Ordering::Relaxed);
         if self.moved_before.swap(moved, Ordering::Relaxed) == moved {
             self.probe();
@@ -555,6 +557,10 @@ impl Endpoint for VerbsEndpoint {
             state::BROKEN => Some(Ending::Broken),
             _ => None,
         }
+    }
+
+    fn goes_on_alone(&self) -> bool {
+        true
     }
 
     fn rdma_path(&self) -> &'static str {

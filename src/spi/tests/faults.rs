@@ -237,6 +237,7 @@ fn cache_callback() -> Result<LPFN_WSPMEMORYREGISTRATIONCACHECALLBACK, i32> {
 
 #[test]
 fn a_fabric_that_keeps_registrations_is_told_of_memory_that_goes_back() {
+    // req: LATER-04
     let faulty = Faulty::new();
     // A host with RDMA devices keeps some by itself.
     let keeps = crate::engine::running().unwrap().0.keeps_registrations();

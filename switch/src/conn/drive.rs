@@ -751,14 +751,14 @@ impl State {
 
     // ---------------------------------------------------------------- who must look after it
 
-    /// Whether something has to go on although no thread is in a call.
+    /// Whether something has to go on although no thread is in a call. A message that the provider
+    /// has taken is its own business.
     pub(super) fn needs_service(&self) -> bool {
         if self.settings.closing {
             return !self.session.is_finished() || !self.closed;
         }
         !self.closed
             && (!self.outbox.is_empty()
-                || self.pool.is_stuck()
                 || self.transfers.is_flying()
                 || self.transfers.has_sends()
                 || self.transfers.is_exposed()
