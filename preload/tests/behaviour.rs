@@ -252,13 +252,19 @@ macro_rules! programs {
 programs! {
     brokenpipe
     bulk
+    bynumber
     cancelled
+    commands
+    daemonic
     duplicates
     elsewhere
     files
     flags
+    forking
+    forkinglate
     halfclosed
     info
+    inherited
     interrupted
     jump
     leaving
@@ -266,6 +272,13 @@ programs! {
     lingering
     nonblocking
     numbers
+    passed
+    prefork
+    replaced
+    rings
+    spawned
+    standard
+    streams
     threads
     timeouts
     unread
