@@ -186,11 +186,16 @@ impl State {
         self.pool.start(socket)
     }
 
-    /// Tells those who look on what has been counted.
+    /// Tells those who look on what has been counted, as far as it can be told in no time.
     #[inline]
     pub(super) fn tell(&mut self) {
+        self.meter.tell(&self.session);
+    }
+
+    /// Tells them everything, while this thread has nothing better to do.
+    pub(super) fn tell_all(&mut self) {
         let (outbox, transfers) = (&self.outbox, &self.transfers);
-        self.meter.tell(&self.session, || Queues {
+        self.meter.tell_all(&self.session, || Queues {
             unsent: outbox.len() + transfers.send_bytes(),
         });
     }
@@ -334,7 +339,7 @@ impl State {
         let message = self.pool.message(len);
         let mut delivered = 0;
         let mut urgent = 0;
-        self.meter.trace(false, message, len);
+        self.meter.trace(false, message, || len);
         let taken = self.session.handle_message(now, message);
         self.meter.received(&self.session);
         match taken {
@@ -585,7 +590,7 @@ impl State {
         } else {
             pool.send(socket, |buffer| {
                 let head = message.encode(buffer)?;
-                meter.trace(true, buffer.get(..head)?, message.len());
+                meter.trace(true, buffer.get(..head)?, || message.len());
                 let Some(body) = message.body() else {
                     return Some(head);
                 };

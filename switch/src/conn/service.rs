@@ -250,7 +250,7 @@ impl Work {
             self.close(&mut state, now);
         }
         connection.settle(&mut state, None);
-        state.tell();
+        state.tell_all();
         if self.negotiation.is_none() && !state.needs_service() {
             connection.adopted.store(false, Ordering::Release);
             return false;
@@ -277,7 +277,7 @@ impl Work {
         };
         self.seen = state.happened;
         connection.settle(&mut state, None);
-        state.tell();
+        state.tell_all();
         true
     }
 

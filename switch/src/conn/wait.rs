@@ -258,6 +258,9 @@ impl Connection {
         let mut state = self.lock();
         if patience.is_never(&state.settings) {
             let result = attempt(&mut state, &self.socket, Phase::Settle);
+            if result.is_none() {
+                state.tell_all();
+            }
             self.leave(state);
             return result.unwrap_or_else(|| Err(would_block()));
         }
@@ -272,7 +275,7 @@ impl Connection {
             return result;
         }
         self.settle(&mut state, None);
-        state.tell();
+        state.tell_all();
         drop(state);
         match self.spin(&mut attempt) {
             Ok(result) => result,
@@ -337,7 +340,7 @@ impl Connection {
                 Some(Armed::Closed) | None => None,
             };
             let heard = provider.is_some() || !leads;
-            state.tell();
+            state.tell_all();
             drop(state);
             self.counts.sleeps.fetch_add(1, Ordering::Relaxed);
             let own = event.as_ref().map(|event| event.as_fd());

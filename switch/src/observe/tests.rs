@@ -274,21 +274,21 @@ fn messages_are_shown_while_somebody_watches_and_only_then() {
     let other = Slot::new(&about(7)).unwrap();
     let (meter, others) = (meter(&watched), meter(&other));
     let (first, len) = data(0);
-    meter.trace(true, &first, len);
+    meter.trace(true, &first, || len);
     let mut tracer = Tracer::new(std::process::id(), watched.id())
         .unwrap()
         .unwrap();
     assert!(tracer.poll().unwrap().is_empty());
     let (second, len) = data(100);
-    meter.trace(true, &second, len);
-    others.trace(true, &second, len);
+    meter.trace(true, &second, || len);
+    others.trace(true, &second, || len);
     let reset = head_of(
         Message::Reset {
             reason: ResetReason::Aborted,
         },
         0,
     );
-    meter.trace(false, &reset.0, reset.1);
+    meter.trace(false, &reset.0, || reset.1);
     let found = tracer.poll().unwrap();
     let told: Vec<_> = found
         .iter()
@@ -323,7 +323,7 @@ fn a_slow_watcher_loses_the_oldest_messages_and_knows_how_many() {
     let all = ENTRIES as u64 + 500;
     for offset in 0..all {
         let (head, len) = data(offset);
-        meter.trace(true, &head, len);
+        meter.trace(true, &head, || len);
     }
     let found = tracer.poll().unwrap();
     // Tests beside this one may have used the ring, too.
@@ -353,7 +353,7 @@ fn a_request_that_is_over_or_that_makes_no_sense_ends_by_itself() {
             .unwrap();
         assert!(watched.is_traced());
         let (head, len) = data(0);
-        meter.trace(true, &head, len);
+        meter.trace(true, &head, || len);
         assert!(!watched.is_traced());
     }
 }
