@@ -16,7 +16,6 @@
 #![deny(unsafe_code)]
 
 mod address;
-#[allow(dead_code, reason = "under construction")]
 pub mod companion;
 mod conn;
 mod connect;

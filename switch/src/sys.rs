@@ -269,6 +269,33 @@ impl PollSet {
         self.control(libc::EPOLL_CTL_ADD, fd, interest)
     }
 
+    /// Adds a descriptor that makes the set readable once for each arrival.
+    pub(crate) fn add_for_edges(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(),
+            u64: 0,
+        };
+        let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: both descriptors are open, the event is read during the call only.
+        check(unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, member, &raw mut event) })?;
+        Ok(())
+    }
+
+    /// Consumes the edges that make the set readable.
+    pub(crate) fn take_edges(&self) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+        // SAFETY: at most as many events are stored as there is room for; does not wait.
+        unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), 64, 0) };
+    }
+
+    /// Takes a member out.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());
+        let none = std::ptr::null_mut();
+        // SAFETY: both descriptors are open; no event is needed for this.
+        unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_DEL, member, none) };
+    }
+
     fn control(&self, what: libc::c_int, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         let events = match interest {
             Interest::Read => libc::EPOLLIN,

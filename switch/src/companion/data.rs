@@ -3,24 +3,36 @@
 //! The application's buffers are raw memory here, vouched for by the caller; everything behind this
 //! file sees slices.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use libc::{c_int, iovec};
 
+use super::state::{BETWEEN, BROKEN, GUARDED, Guarded, KERNEL, MARKER, SAN, find_marker};
 use super::{Companion, kernel};
+use crate::conn::{Connection, Manner};
+
+/// From here on a blocking receive is worth being told the socket's mode at once.
+const LARGE: usize = 32 << 10;
+/// Between two looks of a guarded receiver that another call is in the way of.
+const AGAIN: Duration = Duration::from_micros(200);
+/// A guarded receiver looks whether it has been overtaken.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// A receiving call of the kernel that is under way.
 #[derive(Debug)]
 #[must_use = "finish must be called"]
 pub struct Receiving<'a> {
     companion: &'a Companion,
+    fd: RawFd,
 }
 
 impl<'a> Receiving<'a> {
-    pub(super) fn new(companion: &'a Companion) -> Self {
-        Receiving { companion }
+    pub(super) fn new(companion: &'a Companion, fd: RawFd) -> Self {
+        Receiving { companion, fd }
     }
 
     /// The call is over with this result; to be called after a failure, too. What the application
@@ -31,17 +43,41 @@ impl<'a> Receiving<'a> {
     /// have MSG_TRUNC) and may be read and written.
     #[inline]
     pub unsafe fn finish(self, n: isize, flags: c_int, buffers: &mut [iovec]) -> Option<isize> {
-        let _ = buffers;
-        if let Ok(count) = u64::try_from(n)
-            && flags & libc::MSG_PEEK == 0
-        {
-            self.companion.rx.total.fetch_add(count, Ordering::Relaxed);
+        let Ok(count) = usize::try_from(n) else {
+            return Some(n);
+        };
+        if flags & libc::MSG_OOB != 0 || count == 0 {
+            return Some(n);
         }
-        Some(n)
+        let companion = self.companion;
+        let peeks = flags & libc::MSG_PEEK != 0;
+        if companion.rx.phase() == KERNEL {
+            if !peeks {
+                companion.rx.count(count);
+                companion.received(self.fd);
+            }
+            return Some(n);
+        }
+        let truncates = flags & libc::MSG_TRUNC != 0;
+        let mut tail = |from: usize| {
+            if truncates {
+                return Vec::new();
+            }
+            // SAFETY: the caller vouches for the first `count` bytes.
+            unsafe { gathered(buffers, from, count) }
+        };
+        let own = companion.finish_guarded(count, peeks, &mut tail);
+        drop(self);
+        companion.moved();
+        match own {
+            0 => None,
+            own => isize::try_from(own).ok(),
+        }
     }
 }
 
 impl Drop for Receiving<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.companion.rx.inflight.fetch_sub(1, Ordering::SeqCst);
     }
@@ -52,25 +88,181 @@ impl Drop for Receiving<'_> {
 #[must_use = "finish must be called"]
 pub struct Sending<'a> {
     companion: &'a Companion,
+    fd: RawFd,
 }
 
 impl<'a> Sending<'a> {
-    pub(super) fn new(companion: &'a Companion) -> Self {
-        Sending { companion }
+    pub(super) fn new(companion: &'a Companion, fd: RawFd) -> Self {
+        Sending { companion, fd }
     }
 
-    /// The call is over with this result; to be called after a failure, too.
+    /// The call is over with this result; to be called after a failure, too. errno is kept only if
+    /// it was none.
     #[inline]
     pub fn finish(self, n: isize) {
-        if let Ok(count) = u64::try_from(n) {
-            self.companion.tx.total.fetch_add(count, Ordering::Relaxed);
+        if let Ok(count) = usize::try_from(n) {
+            self.companion.tx.count(count);
+            self.companion.sent(self.fd);
         }
     }
 }
 
 impl Drop for Sending<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.companion.tx.inflight.fetch_sub(1, Ordering::SeqCst);
+        let companion = self.companion;
+        companion.tx.inflight.fetch_sub(1, Ordering::SeqCst);
+        if companion.tx.phase() == GUARDED {
+            companion.cut_now();
+        }
+    }
+}
+
+/// One of the calls that are with the SAN.
+struct Busy<'a>(&'a super::state::Direction);
+
+impl<'a> Busy<'a> {
+    fn new(direction: &'a super::state::Direction) -> Self {
+        direction.busy.fetch_add(1, Ordering::SeqCst);
+        Busy(direction)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The bytes `from..to` of the buffers, copied.
+///
+/// # Safety
+/// They may be read.
+unsafe fn gathered(buffers: &[iovec], from: usize, to: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(to.saturating_sub(from));
+    let mut at = 0;
+    for buffer in buffers {
+        let (first, last) = (from.max(at), to.min(at + buffer.iov_len));
+        if first < last {
+            // SAFETY: inside this buffer, which the caller vouches for.
+            let start = unsafe { buffer.iov_base.cast::<u8>().add(first - at) };
+            // SAFETY: as above.
+            bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(start, last - first) });
+        }
+        at += buffer.iov_len;
+    }
+    bytes
+}
+
+/// What of the buffers lies behind `skip` bytes, at most `most`.
+fn rest(buffers: &[iovec], mut skip: usize, most: u64) -> Vec<iovec> {
+    let mut left = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut rest = Vec::with_capacity(buffers.len());
+    for buffer in buffers {
+        let from = skip.min(buffer.iov_len);
+        skip -= from;
+        let len = (buffer.iov_len - from).min(left);
+        left -= len;
+        if len > 0 {
+            rest.push(iovec {
+                iov_base: buffer.iov_base.wrapping_byte_add(from),
+                iov_len: len,
+            });
+        }
+    }
+    rest
+}
+
+fn length(buffers: &[iovec]) -> usize {
+    buffers
+        .iter()
+        .fold(0, |sum: usize, one| sum.saturating_add(one.iov_len))
+}
+
+fn would_block() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
+}
+
+fn is_would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// How long a call may still wait.
+struct Patience {
+    fd: RawFd,
+    flags: c_int,
+    option: c_int,
+    asked: Option<Asked>,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    nonblocking: bool,
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    fn new(fd: RawFd, flags: c_int, option: c_int) -> Patience {
+        Patience {
+            fd,
+            flags,
+            option,
+            asked: None,
+        }
+    }
+
+    /// Asked from the kernel's socket, once, when somebody is about to wait.
+    fn ask(&mut self) -> Asked {
+        let (fd, flags, option) = (self.fd, self.flags, self.option);
+        *self.asked.get_or_insert_with(|| {
+            let nonblocking = flags & libc::MSG_DONTWAIT != 0 || kernel::is_nonblocking(fd);
+            let time = if nonblocking {
+                None
+            } else {
+                kernel::time_out(fd, option)
+            };
+            Asked {
+                nonblocking,
+                deadline: time.and_then(|time| Instant::now().checked_add(time)),
+            }
+        })
+    }
+
+    /// How to wait with the SAN; an error if there is no time left.
+    fn manner(&mut self) -> io::Result<Manner> {
+        let asked = self.ask();
+        let now = Instant::now();
+        if asked.nonblocking || asked.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(would_block());
+        }
+        Ok(Manner {
+            nonblocking: false,
+            time: asked.deadline.map(|deadline| deadline - now),
+            interruptible: true,
+        })
+    }
+
+    /// Whether a call that a signal has interrupted says so.
+    fn says_so(&mut self) -> bool {
+        self.ask().deadline.is_some() || kernel::interrupts()
+    }
+
+    /// Waits in the kernel, for a moment or for this descriptor.
+    fn wait(&mut self, events: libc::c_short, most: Duration) -> io::Result<()> {
+        let manner = self.manner()?;
+        let time = manner.time.unwrap_or(most).min(most);
+        let millis = c_int::try_from(time.as_millis())
+            .unwrap_or(c_int::MAX)
+            .max(1);
+        let mut fds = [libc::pollfd {
+            fd: self.fd,
+            events,
+            revents: 0,
+        }];
+        match kernel::poll(&mut fds, millis) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.says_so() => Ok(()),
+            waited => waited.map(drop),
+        }
     }
 }
 
@@ -84,13 +276,208 @@ impl Companion {
     /// # Safety
     /// The buffers may be written to.
     pub unsafe fn receive(&self, fd: RawFd, buffers: &[iovec], flags: c_int) -> io::Result<usize> {
-        // SAFETY: the caller vouches for the buffers.
-        let got = unsafe { kernel::receive(fd, buffers, flags) }?;
-        if flags & libc::MSG_PEEK == 0 {
-            let count = u64::try_from(got).unwrap_or(0);
-            self.rx.total.fetch_add(count, Ordering::Relaxed);
+        if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_PEEK == 0 && self.rx.phase() != KERNEL
+        {
+            // Received to be thrown away: the buffers may be nowhere.
+            let mut scratch = vec![0; length(buffers).min(64 << 10)];
+            let own = [iovec {
+                iov_base: scratch.as_mut_ptr().cast(),
+                iov_len: scratch.len(),
+            }];
+            // SAFETY: memory of this frame.
+            return unsafe { self.receive(fd, &own, flags & !libc::MSG_TRUNC) };
         }
-        Ok(got)
+        let len = length(buffers);
+        let all = flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0;
+        let flags = flags & !libc::MSG_WAITALL;
+        let mut patience = Patience::new(fd, flags, libc::SO_RCVTIMEO);
+        let mut done = 0;
+        loop {
+            let left = rest(buffers, done, u64::MAX);
+            // SAFETY: parts of the buffers that the caller vouches for.
+            match unsafe { self.receive_some(&mut patience, &left) } {
+                Ok(0) => return Ok(done),
+                Ok(count) => done += count,
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
+            }
+            if !all || done >= len || patience.ask().nonblocking {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The buffers may be written to.
+    unsafe fn receive_some(&self, patience: &mut Patience, buffers: &[iovec]) -> io::Result<usize> {
+        let (fd, flags) = (patience.fd, patience.flags);
+        let peeks = flags & libc::MSG_PEEK != 0;
+        loop {
+            match self.rx.phase() {
+                KERNEL => {
+                    let Some(receiving) = self.begin_receive(fd) else {
+                        continue;
+                    };
+                    // SAFETY: the caller vouches for the buffers.
+                    let got = unsafe { kernel::receive(fd, buffers, flags) }?;
+                    let n = isize::try_from(got).unwrap_or(isize::MAX);
+                    let mut own = buffers.to_vec();
+                    // SAFETY: the kernel has just written them.
+                    if let Some(count) = unsafe { receiving.finish(n, flags, &mut own) } {
+                        return Ok(usize::try_from(count).unwrap_or(0));
+                    }
+                }
+                GUARDED if flags & libc::MSG_OOB != 0 => {
+                    // SAFETY: the caller vouches for the buffers.
+                    return unsafe { kernel::receive(fd, buffers, flags) };
+                }
+                GUARDED => {
+                    let mut receive = |most: u64, more: c_int| {
+                        let own = rest(buffers, 0, most);
+                        // SAFETY: parts of the buffers that the caller vouches for.
+                        unsafe { kernel::receive(fd, &own, (flags & !libc::MSG_PEEK) | more) }
+                    };
+                    let mut holds = |count: usize, marker: &[u8; MARKER]| {
+                        // SAFETY: the kernel has just written that many bytes.
+                        let bytes = unsafe { gathered(buffers, 0, count) };
+                        find_marker(&bytes, marker).is_some()
+                    };
+                    // Keeps the service thread from taking the marker that is to wake this one.
+                    let _busy = Busy::new(&self.rx);
+                    match self.receive_guarded(fd, peeks, &mut receive, &mut holds)? {
+                        Guarded::Got(count) => return Ok(count),
+                        Guarded::Changed => self.moved(),
+                        Guarded::Nothing => patience.wait(libc::POLLIN, SLICE)?,
+                        Guarded::Later => {
+                            patience.manner()?;
+                            std::thread::sleep(AGAIN);
+                        }
+                    }
+                }
+                BETWEEN => {
+                    // SAFETY: the caller vouches for the buffers.
+                    if let Some(count) = unsafe { self.receive_left(buffers, peeks) } {
+                        return Ok(count);
+                    }
+                }
+                SAN => {
+                    let Some(connection) = self.connection() else {
+                        continue;
+                    };
+                    let _busy = Busy::new(&self.rx);
+                    // SAFETY: the caller vouches for the buffers.
+                    let got = unsafe { self.receive_san(&connection, patience, buffers) };
+                    match got {
+                        Ok(Some(count)) => return Ok(count),
+                        Ok(None) => {
+                            let mut core = self.core.lock();
+                            self.come_back(&mut core);
+                            drop(core);
+                            self.moved();
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                BROKEN => return Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
+                _ => drop(self.core.lock()),
+            }
+        }
+    }
+
+    /// What was taken from the SAN early. `None` if nothing is left of it.
+    ///
+    /// # Safety
+    /// The buffers may be written to.
+    unsafe fn receive_left(&self, buffers: &[iovec], peeks: bool) -> Option<usize> {
+        let mut core = self.core.lock();
+        let count = length(buffers).min(core.leftover.len());
+        let bytes: Vec<u8> = core.leftover.range(..count).copied().collect();
+        if !peeks {
+            core.leftover.drain(..count);
+        }
+        if core.leftover.is_empty() && self.rx.phase() == BETWEEN && !peeks {
+            self.rx.phase.store(KERNEL, Ordering::SeqCst);
+        }
+        drop(core);
+        // SAFETY: the caller vouches for the buffers.
+        unsafe { scatter(buffers, &bytes) };
+        self.moved();
+        (count > 0).then_some(count)
+    }
+
+    /// Receives from the SAN. `None` if the stream goes on with the kernel.
+    ///
+    /// # Safety
+    /// The buffers may be written to.
+    unsafe fn receive_san(
+        &self,
+        connection: &Arc<Connection>,
+        patience: &mut Patience,
+        buffers: &[iovec],
+    ) -> io::Result<Option<usize>> {
+        let flags = patience.flags;
+        if flags & libc::MSG_OOB != 0 {
+            let byte = connection.read_urgent()?;
+            // SAFETY: the caller vouches for the buffers.
+            unsafe { scatter(buffers, &[byte]) };
+            self.show_now(connection);
+            return Ok(Some(1));
+        }
+        let peeks = flags & libc::MSG_PEEK != 0;
+        let len = length(buffers);
+        if len == 0 {
+            return Ok(Some(0));
+        }
+        let mut manner = Manner::NOT;
+        // Large data goes straight into a buffer whose owner waits.
+        if len >= LARGE && !patience.ask().nonblocking {
+            manner = patience.manner()?;
+        }
+        loop {
+            let got = if peeks {
+                let mut room = vec![0; len.min(64 << 10)];
+                connection.peek_as(&mut room, manner).inspect(|count| {
+                    // SAFETY: the caller vouches for the buffers.
+                    unsafe { scatter(buffers, room.get(..*count).unwrap_or_default()) };
+                })
+            } else {
+                // SAFETY: the caller vouches for the buffers.
+                unsafe { read_san(connection, buffers, manner) }
+            };
+            match got {
+                Ok(0) if connection.is_suspended() => return Ok(None),
+                Ok(count) => {
+                    if !peeks {
+                        self.rx.count_san(count);
+                        self.last_received.store(true, Ordering::Relaxed);
+                    }
+                    self.show_now(connection);
+                    return Ok(Some(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if manner.nonblocking {
+                        self.show_now(connection);
+                    }
+                    manner = patience.manner()?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if patience.says_so() {
+                        return Err(error);
+                    }
+                    manner = patience.manner()?;
+                }
+                Err(error) => {
+                    // Taken back by another thread meanwhile.
+                    if self.rx.phase() != SAN {
+                        return Ok(None);
+                    }
+                    if connection.failed().is_some() {
+                        return Err(self.lost(patience.fd));
+                    }
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// Sends as sendmsg(2) does with these flags, but never raises SIGPIPE: that is the caller's.
@@ -101,10 +488,200 @@ impl Companion {
     /// # Safety
     /// The buffers may be read.
     pub unsafe fn send(&self, fd: RawFd, buffers: &[iovec], flags: c_int) -> io::Result<usize> {
-        // SAFETY: the caller vouches for the buffers.
-        let sent = unsafe { kernel::send(fd, buffers, flags | libc::MSG_NOSIGNAL) }?;
-        let count = u64::try_from(sent).unwrap_or(0);
-        self.tx.total.fetch_add(count, Ordering::Relaxed);
-        Ok(sent)
+        let len = length(buffers);
+        let mut patience = Patience::new(fd, flags, libc::SO_SNDTIMEO);
+        let mut done = 0;
+        loop {
+            let left = rest(buffers, done, u64::MAX);
+            let by_kernel = matches!(self.tx.phase(), KERNEL | GUARDED);
+            // SAFETY: parts of the buffers that the caller vouches for.
+            let sent = unsafe { self.send_some(&mut patience, &left) };
+            match sent {
+                Ok(Some(count)) => done += count,
+                // The path has changed.
+                Ok(None) => continue,
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
+            }
+            // The kernel has waited as long as it may.
+            if done >= len || by_kernel || patience.ask().nonblocking {
+                return Ok(done);
+            }
+        }
     }
+
+    /// Sends on the present path; `None` if it is to be looked for again.
+    ///
+    /// # Safety
+    /// The buffers may be read.
+    unsafe fn send_some(
+        &self,
+        patience: &mut Patience,
+        buffers: &[iovec],
+    ) -> io::Result<Option<usize>> {
+        let (fd, flags) = (patience.fd, patience.flags);
+        match self.tx.phase() {
+            KERNEL | GUARDED => {
+                if flags & libc::MSG_OOB != 0 {
+                    self.poison();
+                }
+                let Some(sending) = self.begin_send(fd) else {
+                    return Ok(None);
+                };
+                // SAFETY: the caller vouches for the buffers.
+                let sent = unsafe { kernel::send(fd, buffers, flags | libc::MSG_NOSIGNAL) }?;
+                sending.finish(isize::try_from(sent).unwrap_or(isize::MAX));
+                Ok(Some(sent))
+            }
+            SAN => {
+                let busy = Busy::new(&self.tx);
+                if self.tx.phase() != SAN {
+                    return Ok(None);
+                }
+                let Some(connection) = self.connection() else {
+                    return Ok(None);
+                };
+                // SAFETY: the caller vouches for the buffers.
+                let sent = unsafe { self.send_san(&connection, patience, buffers) };
+                drop(busy);
+                sent
+            }
+            BETWEEN => {
+                let written = {
+                    let mut core = self.core.lock();
+                    self.write_marker(&mut core)
+                };
+                if !written {
+                    patience.wait(libc::POLLOUT, SLICE)?;
+                }
+                self.moved();
+                Ok(None)
+            }
+            BROKEN => Err(io::Error::from_raw_os_error(libc::EPIPE)),
+            _ => {
+                drop(self.core.lock());
+                Ok(None)
+            }
+        }
+    }
+
+    /// # Safety
+    /// The buffers may be read.
+    unsafe fn send_san(
+        &self,
+        connection: &Arc<Connection>,
+        patience: &mut Patience,
+        buffers: &[iovec],
+    ) -> io::Result<Option<usize>> {
+        // SAFETY: the caller vouches for the buffers.
+        let slices = unsafe { slices(buffers) };
+        let mut manner = Manner::NOT;
+        loop {
+            let sent = if patience.flags & libc::MSG_OOB != 0 {
+                let bytes: Vec<u8> = slices.iter().flat_map(|one| one.iter().copied()).collect();
+                connection.write_urgent_as(&bytes, manner)
+            } else {
+                connection.write_as(&slices, manner)
+            };
+            if manner.nonblocking && (is_would_block(&sent) || patience.is_short(&sent, buffers)) {
+                self.show_now(connection);
+            }
+            match sent {
+                Ok(count) => {
+                    self.tx.count_san(count);
+                    self.san_sent();
+                    return Ok(Some(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    manner = patience.manner()?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if patience.says_so() {
+                        return Err(error);
+                    }
+                    manner = patience.manner()?;
+                }
+                Err(error) => {
+                    // The change is made under the lock.
+                    let core = self.core.lock();
+                    let shut = core.write_shut;
+                    drop(core);
+                    if self.tx.phase() != SAN {
+                        return Ok(None);
+                    }
+                    if shut {
+                        return Err(io::Error::from_raw_os_error(libc::EPIPE));
+                    }
+                    if connection.failed().is_some() {
+                        return Err(self.lost(patience.fd));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl Patience {
+    fn is_short(&self, sent: &io::Result<usize>, buffers: &[iovec]) -> bool {
+        matches!(sent, Ok(count) if *count < length(buffers))
+    }
+}
+
+/// # Safety
+/// The buffers may be read as long as the slices live.
+unsafe fn slices<'a>(buffers: &[iovec]) -> Vec<IoSlice<'a>> {
+    let slice = |one: &iovec| {
+        // SAFETY: the caller vouches for the buffers.
+        IoSlice::new(unsafe { std::slice::from_raw_parts(one.iov_base.cast(), one.iov_len) })
+    };
+    buffers
+        .iter()
+        .filter(|one| one.iov_len > 0)
+        .map(slice)
+        .collect()
+}
+
+/// # Safety
+/// The buffers may be written to.
+unsafe fn scatter(buffers: &[iovec], bytes: &[u8]) {
+    let mut bytes = bytes;
+    for one in buffers {
+        let (now, later) = bytes.split_at(one.iov_len.min(bytes.len()));
+        if now.is_empty() {
+            continue;
+        }
+        // SAFETY: the caller vouches for the buffer, which nothing else refers to.
+        let place = unsafe { std::slice::from_raw_parts_mut(one.iov_base.cast(), now.len()) };
+        place.copy_from_slice(now);
+        bytes = later;
+    }
+}
+
+/// Fills the buffers in their order with what is there; waits, if at all, for the first byte only.
+///
+/// # Safety
+/// The buffers may be written to.
+unsafe fn read_san(
+    connection: &Connection,
+    buffers: &[iovec],
+    manner: Manner,
+) -> io::Result<usize> {
+    let mut done = 0;
+    for one in buffers.iter().filter(|one| one.iov_len > 0) {
+        // SAFETY: the caller vouches for the buffer, which nothing else refers to.
+        let room = unsafe { std::slice::from_raw_parts_mut(one.iov_base.cast(), one.iov_len) };
+        let how = if done > 0 { Manner::NOT } else { manner };
+        match connection.read_as(room, how) {
+            Ok(count) => {
+                done += count;
+                if count < one.iov_len {
+                    break;
+                }
+            }
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }

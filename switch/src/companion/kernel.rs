@@ -4,7 +4,7 @@
 //! that interposes these calls gives the real ones, so that ours do not come back to it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use libc::{
@@ -212,6 +212,22 @@ pub(super) fn linger_zero(fd: RawFd) {
     };
 }
 
+/// Makes a Unix socket's send buffer as small as the kernel lets it be.
+pub(super) fn small_send_buffer(fd: RawFd) {
+    let value: c_int = 1;
+    let len = socklen_t::try_from(size_of::<c_int>()).unwrap_or(0);
+    // SAFETY: the pointer is to a live value as long as said.
+    unsafe {
+        (kernel().setsockopt)(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const value).cast(),
+            len,
+        )
+    };
+}
+
 pub(super) fn shutdown(fd: RawFd, how: c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
     checked(unsafe { (kernel().shutdown)(fd, how) })?;
@@ -286,12 +302,4 @@ pub(super) fn interrupts() -> bool {
         }
     }
     false
-}
-
-#[allow(
-    dead_code,
-    reason = "spelled out for callers that hold a borrowed descriptor"
-)]
-pub(super) fn number_of(fd: BorrowedFd<'_>) -> RawFd {
-    fd.as_raw_fd()
 }

@@ -8,13 +8,15 @@
 //! What each file owns: this one what callers see and the counting of the bytes that the kernel
 //! carries; [`kernel`] the calls on the application's descriptor; [`data`] receiving and sending;
 //! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection;
-//! [`rules`] which connections may leave the kernel at all; [`waiting`] what those see who wait for
-//! many of them.
+//! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
+//! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see.
+//! [`waiting`] what those see who wait for many of them.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
 //! for each call and nothing else.
 
+mod cache;
 #[allow(unsafe_code)]
 mod data;
 #[allow(unsafe_code)]
@@ -22,14 +24,26 @@ mod kernel;
 mod reason;
 mod registry;
 pub mod rules;
+mod service;
+mod shadow;
+mod state;
 mod waiting;
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use libc::c_int;
+use parking_lot::Mutex;
+
+use rules::{Prospect, Verdict};
+use shadow::{Face, Shadow};
+use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage};
+
+use crate::conn::{Connection, Manner, News, Observer};
 
 pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
@@ -46,23 +60,34 @@ pub enum Role {
     Accepted,
 }
 
-/// What the kernel has carried in one direction.
-#[derive(Debug, Default)]
-struct Direction {
-    /// Calls that are in the kernel now.
-    inflight: AtomicU32,
-    /// Bytes since the companion was made, by any path.
-    total: AtomicU64,
-}
+/// Bytes and turns after which an upgrade is worth while. Who accepted tries a little later, when
+/// the other side's beacon is up.
+const WORTH: [(u64, u32); 2] = [(16 << 10, 8), (32 << 10, 16)];
+/// For a peer to follow when a connection goes back to the kernel.
+const DOWNGRADE_TIME: Duration = Duration::from_secs(10);
+/// How much more it takes after each failure, as a power of two, at the most.
+const LATER: u32 = 12;
 
 /// See the module.
 pub struct Companion {
     role: Role,
     rx: Direction,
     tx: Direction,
+    /// Bytes of one direction after which an upgrade is sought.
+    trigger: AtomicU64,
+    /// The same for turns.
+    trigger_turns: AtomicU32,
     /// Times that a send came after a receive.
     turns: AtomicU32,
+    /// The last call has received.
+    last_received: AtomicBool,
+    /// Urgent data went over the kernel: the peer's count of the stream is not known.
+    poisoned: AtomicBool,
+    failures: AtomicU32,
     reason: AtomicU8,
+    has_shadow: AtomicBool,
+    /// Held for moments; see [`state`].
+    core: Mutex<Core>,
     me: Weak<Companion>,
     watcher: OnceLock<Arc<dyn Watcher>>,
     /// A waiter has looked and is to be told of what it does not see.
@@ -83,24 +108,45 @@ impl std::fmt::Debug for Companion {
 
 impl Companion {
     /// A companion for a connection that has just been made by connect() or accept(), before any
-    /// byte has crossed it. `None` if nothing can ever upgrade it. Makes no system call.
+    /// byte has crossed it. `None` if nothing can ever upgrade it. Makes no system call, unless a
+    /// rule wants the upgrade at once.
     #[must_use]
     pub fn new(fd: BorrowedFd<'_>, role: Role) -> Option<Arc<Companion>> {
         if registry::is_off() {
             return None;
         }
-        Some(registry::enter(|me, slot| Companion {
+        let prospect = rules::active().prospect(role);
+        let (bytes, turns) = match prospect {
+            Prospect::Certain(Verdict::Tcp) => return None,
+            // The service thread asks for the addresses.
+            Prospect::Open => (1, 1),
+            Prospect::Certain(Verdict::San) => worth(role),
+            Prospect::Certain(Verdict::Eager) => (u64::MAX, u32::MAX),
+        };
+        let number = fd.as_raw_fd();
+        let made = registry::enter(|me, slot| Companion {
             role,
             rx: Direction::default(),
             tx: Direction::default(),
+            trigger: AtomicU64::new(bytes),
+            trigger_turns: AtomicU32::new(turns),
             turns: AtomicU32::new(0),
+            last_received: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
             reason: AtomicU8::new(Reason::None.number()),
+            has_shadow: AtomicBool::new(false),
+            core: Mutex::default(),
             me: me.clone(),
             watcher: OnceLock::new(),
             observed: AtomicBool::new(false),
             slot,
-            number: fd.as_raw_fd(),
-        }))
+            number,
+        });
+        if prospect == Prospect::Certain(Verdict::Eager) {
+            service::seek(&made, number);
+        }
+        Some(made)
     }
 
     /// Which end this is.
@@ -113,17 +159,111 @@ impl Companion {
     /// [`Companion::receive`], which is also the only way to receive with MSG_WAITALL.
     #[inline]
     pub fn begin_receive(&self, fd: RawFd) -> Option<Receiving<'_>> {
-        let _ = fd;
+        // SeqCst: against the store of the phase and the look at this count by who changes it.
         self.rx.inflight.fetch_add(1, Ordering::SeqCst);
-        Some(Receiving::new(self))
+        let receiving = Receiving::new(self, fd);
+        (self.rx.phase() == KERNEL).then_some(receiving)
     }
 
     /// To be called before a sending call of the kernel; `None`: use [`Companion::send`].
     #[inline]
     pub fn begin_send(&self, fd: RawFd) -> Option<Sending<'_>> {
-        let _ = fd;
+        if self.tx.phase() == GUARDED {
+            self.cut_now();
+        }
+        // SeqCst: as above.
         self.tx.inflight.fetch_add(1, Ordering::SeqCst);
-        Some(Sending::new(self))
+        let sending = Sending::new(self, fd);
+        matches!(self.tx.phase(), KERNEL | GUARDED).then_some(sending)
+    }
+
+    /// After bytes were received over the kernel.
+    #[inline]
+    fn received(&self, fd: RawFd) {
+        // Relaxed, here and below: hints.
+        self.last_received.store(true, Ordering::Relaxed);
+        if self.rx.total.load(Ordering::Relaxed) >= self.trigger.load(Ordering::Relaxed) {
+            self.triggered(fd);
+        }
+    }
+
+    /// After bytes were sent over the kernel.
+    #[inline]
+    fn sent(&self, fd: RawFd) {
+        if self.last_received.load(Ordering::Relaxed) {
+            self.last_received.store(false, Ordering::Relaxed);
+            let turns = self.turns.fetch_add(1, Ordering::Relaxed) + 1;
+            if turns >= self.trigger_turns.load(Ordering::Relaxed) {
+                return self.triggered(fd);
+            }
+        }
+        if self.tx.total.load(Ordering::Relaxed) >= self.trigger.load(Ordering::Relaxed) {
+            self.triggered(fd);
+        }
+    }
+
+    /// After bytes were sent over the SAN.
+    fn san_sent(&self) {
+        self.last_received.store(false, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn triggered(&self, fd: RawFd) {
+        self.trigger.store(u64::MAX, Ordering::Relaxed);
+        self.trigger_turns.store(u32::MAX, Ordering::Relaxed);
+        if self.poisoned.load(Ordering::Relaxed) {
+            self.set_reason(Reason::Urgent);
+            return;
+        }
+        service::seek(self, fd);
+    }
+
+    /// Whether enough has crossed by now.
+    fn is_worth_it(&self) -> bool {
+        let (bytes, turns) = worth(self.role);
+        let total = |direction: &Direction| direction.total.load(Ordering::Relaxed);
+        total(&self.rx).max(total(&self.tx)) >= bytes || self.turns.load(Ordering::Relaxed) >= turns
+    }
+
+    /// Sought too early.
+    fn not_yet(&self) {
+        let mut core = self.core.lock();
+        core.stage = Stage::Idle;
+        core.tcp = None;
+        drop(core);
+        let (bytes, turns) = worth(self.role);
+        self.trigger.store(bytes, Ordering::Relaxed);
+        self.trigger_turns.store(turns, Ordering::Relaxed);
+    }
+
+    /// Seeks again after as much more as the failures so far make it wait.
+    fn retrigger(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(LATER);
+        let (bytes, turns) = worth(self.role);
+        let total = |direction: &Direction| direction.total.load(Ordering::Relaxed);
+        let now = total(&self.rx).max(total(&self.tx));
+        self.trigger
+            .store(now + (bytes << failures), Ordering::Relaxed);
+        let now = self.turns.load(Ordering::Relaxed);
+        let later = now.saturating_add(turns << failures);
+        self.trigger_turns.store(later, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn cut_now(&self) {
+        let mut core = self.core.lock();
+        self.cut(&mut core);
+        drop(core);
+        self.moved();
+    }
+
+    fn connection(&self) -> Option<Arc<Connection>> {
+        self.core.lock().connection.clone()
+    }
+
+    /// Urgent data goes over the kernel.
+    fn poison(&self) {
+        self.poisoned.store(true, Ordering::SeqCst);
     }
 
     /// Half closes: both paths.
@@ -131,33 +271,210 @@ impl Companion {
     /// # Errors
     /// As shutdown(2).
     pub fn shutdown(&self, fd: RawFd, how: c_int) -> io::Result<()> {
-        kernel::shutdown(fd, how)
+        let mut core = self.core.lock();
+        let mut now = true;
+        if matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) {
+            core.write_shut = true;
+            match (self.tx.phase(), core.connection.clone()) {
+                (SAN, Some(connection)) => {
+                    drop(connection.shutdown(Shutdown::Write));
+                    // The end comes behind the marker.
+                    now = self.write_marker(&mut core);
+                }
+                (_, Some(connection)) => connection.suspend(),
+                (_, None) => {}
+            }
+        }
+        if matches!(how, libc::SHUT_RD | libc::SHUT_RDWR)
+            && self.rx.phase() == SAN
+            && let Some(connection) = &core.connection
+        {
+            drop(connection.shutdown(Shutdown::Read));
+        }
+        drop(core);
+        let done = match (now, how) {
+            (true, how) => kernel::shutdown(fd, how),
+            (false, libc::SHUT_RDWR) => kernel::shutdown(fd, libc::SHUT_RD),
+            (false, _) => Ok(()),
+        };
+        if let Some(connection) = self.connection() {
+            self.show_now(&connection);
+        }
+        done
     }
 
     /// The last descriptor of this process for the connection is about to be closed by the caller.
     /// What the SAN has still to deliver is looked after in the background.
     pub fn close(&self, fd: RawFd) {
         self.tell_closed();
-        let _ = fd;
+        let linger = if self.core.lock().connection.is_some() {
+            kernel::linger(fd)
+        } else {
+            None
+        };
+        self.end(linger);
     }
 
-    /// Goes back to the kernel for good; returns when both directions are there. What has
+    /// The process is about to end.
+    fn part(&self) {
+        self.end(None);
+    }
+
+    fn end(&self, linger: Option<c_int>) {
+        let mut core = self.core.lock();
+        if core.closed {
+            return;
+        }
+        core.closed = true;
+        core.write_shut = true;
+        core.stage = Stage::Never;
+        let connection = core.connection.take();
+        if let Some(connection) = &connection {
+            connection.attend(None);
+            if linger == Some(0) {
+                core.marker_gone();
+            }
+        }
+        let owes = core.owes();
+        if !owes {
+            core.tcp = None;
+        }
+        core.shadow = None;
+        drop(core);
+        if owes && let Some(me) = self.me.upgrade() {
+            service::farewell(me);
+        }
+        if let Some(connection) = connection {
+            let time = linger.and_then(|seconds| u64::try_from(seconds).ok());
+            connection.set_linger(time.map(Duration::from_secs));
+            connection.close_in_background();
+        }
+    }
+
+    /// Goes back to the kernel; returns when both directions are there. What has
     /// arrived and was not read stays readable through [`Companion::receive`].
     ///
     /// # Errors
     /// If the peer did not follow in time.
     pub fn downgrade(&self, fd: RawFd, why: Reason) -> io::Result<()> {
-        let _ = fd;
-        self.reason.store(why.number(), Ordering::Relaxed);
-        Ok(())
+        let for_good = matches!(
+            why,
+            Reason::Exec | Reason::Passed | Reason::Stdio | Reason::Fork | Reason::Rule
+        );
+        let end = Instant::now() + DOWNGRADE_TIME;
+        loop {
+            let mut core = self.core.lock();
+            match core.stage {
+                Stage::Up => {}
+                // The answer to an offer is under way; it takes moments.
+                Stage::Joining if Instant::now() < end => {
+                    drop(core);
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                _ => {
+                    let seeking = core.stage != Stage::Never;
+                    if seeking {
+                        core.stage = if for_good { Stage::Never } else { Stage::Idle };
+                    }
+                    core.tcp = None;
+                    drop(core);
+                    self.set_reason(why);
+                    if seeking && !for_good {
+                        self.retrigger();
+                    }
+                    return Ok(());
+                }
+            }
+            self.suspend(&mut core);
+            // No other session before this one has yielded everything.
+            core.held = true;
+            break;
+        }
+        self.moved();
+        let result = self.drain(fd, end);
+        let mut core = self.core.lock();
+        core.held = false;
+        self.retire(&mut core);
+        if for_good {
+            core.stage = Stage::Never;
+        }
+        drop(core);
+        self.set_reason(why);
+        self.moved();
+        result
+    }
+
+    /// Takes what the SAN, and the kernel before the marker, still have to yield.
+    fn drain(&self, fd: RawFd, end: Instant) -> io::Result<()> {
+        let mut room = vec![0; 64 << 10];
+        let mut kept = Vec::new();
+        let result = loop {
+            let now = Instant::now();
+            if now >= end {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
+            match self.rx.phase() {
+                KERNEL | BETWEEN => break Ok(()),
+                BROKEN => break Err(io::ErrorKind::ConnectionReset.into()),
+                SAN => {
+                    let Some(connection) = self.connection() else {
+                        continue;
+                    };
+                    let manner = Manner {
+                        nonblocking: false,
+                        time: Some(end - now),
+                        interruptible: false,
+                    };
+                    match connection.read_as(&mut room, manner) {
+                        Ok(0) => {
+                            let mut core = self.core.lock();
+                            if connection.is_suspended() {
+                                self.come_back(&mut core);
+                            } else {
+                                // The peer's end, which the kernel tells of, too.
+                                self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                            }
+                        }
+                        Ok(count) => {
+                            self.rx.count_san(count);
+                            kept.extend_from_slice(room.get(..count).unwrap_or_default());
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(_) => {
+                            self.lost(fd);
+                        }
+                    }
+                }
+                _ => match self.receive_early(fd, &mut room) {
+                    Ok(Some(count)) => {
+                        kept.extend_from_slice(room.get(..count).unwrap_or_default());
+                        if count == 0 {
+                            break Ok(());
+                        }
+                    }
+                    Ok(None) => std::thread::sleep(Duration::from_micros(200)),
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        if !kept.is_empty() {
+            let mut core = self.core.lock();
+            core.leftover.extend(kept);
+            if self.rx.phase() == KERNEL {
+                self.rx.phase.store(BETWEEN, Ordering::SeqCst);
+            }
+        }
+        result
     }
 
     // ---- readiness
 
     /// Whether the kernel's socket alone tells the truth about readiness.
+    #[inline]
     #[must_use]
     pub fn on_kernel(&self) -> bool {
-        true
+        matches!(self.rx.phase(), KERNEL | GUARDED) && matches!(self.tx.phase(), KERNEL | GUARDED)
     }
 
     /// A descriptor that shows what poll(2) would show of a TCP socket, as of the last
@@ -166,35 +483,146 @@ impl Companion {
     /// # Errors
     /// If there is no descriptor for it.
     pub fn shadow(&self) -> io::Result<RawFd> {
-        Err(io::ErrorKind::Unsupported.into())
+        let mut core = self.core.lock();
+        if let Some(shadow) = &core.shadow {
+            return Ok(shadow.number());
+        }
+        let made = Shadow::new()?;
+        let number = made.number();
+        core.shadow = Some(made);
+        self.has_shadow.store(true, Ordering::SeqCst);
+        let connection = core.connection.clone();
+        let zeal = state::zeal(&core);
+        drop(core);
+        if let Some(connection) = connection {
+            let me: Weak<dyn Observer> = self.me.clone();
+            connection.attend(Some((me, zeal)));
+        }
+        self.refresh();
+        Ok(number)
     }
 
     /// Looks for news, without blocking, makes the shadow show them if there is one, and returns
     /// what poll(2) would.
     pub fn refresh(&self) -> i16 {
-        let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | libc::POLLRDHUP;
-        kernel::poll_now(self.number, all)
+        let news = match self.connection() {
+            Some(connection) => {
+                let news = connection.look();
+                if news.suspending {
+                    let mut core = self.core.lock();
+                    if news.suspended {
+                        self.come_back(&mut core);
+                    } else {
+                        self.follow(&mut core);
+                    }
+                    drop(core);
+                    self.moved();
+                }
+                Some(news)
+            }
+            None => None,
+        };
+        self.show(news.as_ref(), false)
+    }
+
+    /// As the shadow is to look now; shows it.
+    fn show(&self, news: Option<&News>, fresh: bool) -> i16 {
+        let mut core = self.core.lock();
+        let (rx, tx) = (self.rx.phase(), self.tx.phase());
+        let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
+        let by_kernel = rx != SAN || tx != SAN;
+        let kernel = if by_kernel {
+            let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | libc::POLLRDHUP;
+            kernel::poll_now(fd, all)
+        } else {
+            0
+        };
+        let has = |bit: libc::c_short| kernel & bit != 0;
+        let mut face = match news {
+            Some(news) => Face::of(news, core.write_shut),
+            None => Face::default(),
+        };
+        if rx != SAN || news.is_none() {
+            face.readable = has(libc::POLLIN) || rx == BETWEEN || rx == BROKEN;
+            face.peer_shut = has(libc::POLLRDHUP);
+            face.urgent = has(libc::POLLPRI);
+            face.both_shut = has(libc::POLLHUP);
+            face.failed = has(libc::POLLERR) || rx == BROKEN;
+        }
+        if tx != SAN || news.is_none() {
+            face.writable = has(libc::POLLOUT) || tx == BROKEN;
+        }
+        if let Some(shadow) = &mut core.shadow {
+            shadow.show(face, fresh);
+        }
+        face.bits()
+    }
+
+    /// After a call, which may have changed what is to be shown.
+    #[inline]
+    fn show_now(&self, connection: &Connection) {
+        if self.has_shadow.load(Ordering::Relaxed) {
+            let news = connection.look();
+            self.show(Some(&news), false);
+        }
     }
 
     /// Prepares for sleep: the descriptor to sleep on, readable at news; or `None` if there are
     /// news already.
     pub fn arm(&self) -> Option<RawFd> {
-        None
+        if self.on_kernel() {
+            return Some(self.number);
+        }
+        match self.rx.phase() {
+            SAN => {}
+            // On the way: the kernel's arrivals are the news.
+            KERNEL | GUARDED => {
+                let core = self.core.lock();
+                return Some(core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd));
+            }
+            _ => return None,
+        }
+        self.connection()?.arm_for_news()
     }
 
     /// Somebody who waits looks after the companion itself, or does no more.
     pub fn attended(&self, on: bool) {
-        let _ = on;
+        let mut core = self.core.lock();
+        if core.attended == on {
+            return;
+        }
+        core.attended = on;
+        let zeal = state::zeal(&core);
+        let connection = core.connection.clone();
+        drop(core);
+        if let Some(connection) = connection {
+            let me: Weak<dyn Observer> = self.me.clone();
+            connection.attend(Some((me, zeal)));
+        }
     }
 
     /// FIONREAD, if the kernel's answer would not be the truth.
     pub fn ioctl_fionread(&self) -> Option<usize> {
-        None
+        match self.rx.phase() {
+            SAN => {
+                let connection = self.connection()?;
+                connection.look();
+                usize::try_from(connection.unread()).ok()
+            }
+            BETWEEN => {
+                let left = self.core.lock().leftover.len();
+                Some(left + kernel::unread(self.number))
+            }
+            _ => None,
+        }
     }
 
     /// sockatmark(3), if the kernel's answer would not be the truth.
     pub fn at_mark(&self) -> Option<bool> {
-        None
+        match self.rx.phase() {
+            SAN => Some(self.connection()?.is_at_mark()),
+            _ => None,
+        }
     }
 
     /// Why the kernel carries the connection.
@@ -206,25 +634,40 @@ impl Companion {
     /// What carries the connection.
     #[must_use]
     pub fn path(&self) -> Path {
-        Path::Tcp
+        match (self.rx.phase(), self.tx.phase()) {
+            (SAN, SAN) => Path::San,
+            (SAN, _) | (_, SAN) => Path::Mixed,
+            _ => Path::Tcp,
+        }
     }
 
     /// What there is to tell about it.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        let bytes = |direction: &Direction| {
+            let san = direction.san.load(Ordering::Relaxed);
+            let total = direction.total.load(Ordering::Relaxed);
+            (total.saturating_sub(san), san)
+        };
+        let (received_tcp, received_san) = bytes(&self.rx);
+        let (sent_tcp, sent_san) = bytes(&self.tx);
+        let core = self.core.lock();
+        let connection = core.connection.clone();
+        let (upgrades, downgrades) = (core.upgrades, core.downgrades);
+        drop(core);
         Snapshot {
             number: self.number,
             role: self.role,
             path: self.path(),
             reason: self.reason(),
-            received_tcp: self.rx.total.load(Ordering::Relaxed),
-            sent_tcp: self.tx.total.load(Ordering::Relaxed),
-            received_san: 0,
-            sent_san: 0,
-            upgrades: 0,
-            downgrades: 0,
-            session: None,
-            session_id: [0; 16],
+            received_tcp,
+            sent_tcp,
+            received_san,
+            sent_san,
+            upgrades,
+            downgrades,
+            session: connection.as_ref().map(|connection| connection.stats()),
+            session_id: connection.map_or([0; 16], |connection| connection.session_id()),
         }
     }
 
@@ -248,6 +691,14 @@ impl Companion {
 
 impl Drop for Companion {
     fn drop(&mut self) {
-        registry::leave(&self.slot);
+        registry::leave(self);
+    }
+}
+
+fn worth(role: Role) -> (u64, u32) {
+    let [connected, accepted] = WORTH;
+    match role {
+        Role::Connected => connected,
+        Role::Accepted => accepted,
     }
 }

@@ -113,11 +113,28 @@ pub(super) fn enter(make: impl FnOnce(&Weak<Companion>, Slot) -> Companion) -> A
     made
 }
 
-pub(super) fn leave(slot: &Slot) {
+pub(super) fn leave(companion: &Companion) {
+    let Snapshot {
+        received_tcp,
+        received_san,
+        sent_tcp,
+        sent_san,
+        ..
+    } = companion.snapshot();
+    for (counter, bytes) in [
+        (&COUNTERS.received_tcp, received_tcp),
+        (&COUNTERS.received_san, received_san),
+        (&COUNTERS.sent_tcp, sent_tcp),
+        (&COUNTERS.sent_san, sent_san),
+    ] {
+        if bytes > 0 {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
     let mut registry = REGISTRY.lock();
-    if let Some(place) = registry.slots.get_mut(slot.0) {
+    if let Some(place) = registry.slots.get_mut(companion.slot.0) {
         *place = Weak::new();
-        registry.free.push(slot.0);
+        registry.free.push(companion.slot.0);
     }
 }
 

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) settings: Settings,
     /// What is to be told to the session once it has been handed the whole outbox.
     ending: Option<Ending>,
+    /// Among it, that the stream goes on elsewhere.
+    suspends: bool,
     /// Closed with something left to send.
     pub(super) lingering: Option<super::service::Lingering>,
     /// A write found no room: this many bytes wait for it.
@@ -74,6 +76,10 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// Shows the connection to those who look on.
     pub(super) meter: Meter,
+    /// Decides about the companion that is offered.
+    pub(super) admit: Option<super::companion::Admit>,
+    /// Wants to know when something happens.
+    pub(super) observer: Option<super::companion::Observing>,
 }
 
 /// What may wait here of what the application has sent.
@@ -100,6 +106,8 @@ pub(super) enum Watch {
 /// The end of what this side sends, in the order in which one takes the other's place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Ending {
+    /// The stream goes on elsewhere.
+    Suspend,
     Shutdown,
     Close,
 }
@@ -174,10 +182,13 @@ impl State {
             happened: 0,
             settings: Settings::default(),
             ending: None,
+            suspends: false,
             lingering: None,
             write_wanted: 0,
             limits,
             meter: Meter::default(),
+            admit: None,
+            observer: None,
         }
     }
 
@@ -449,6 +460,7 @@ impl State {
     /// told earlier it would tell the peer of an end in the middle.
     pub(super) fn end_sending(&mut self, ending: Ending) {
         self.settings.write_shut = true;
+        self.suspends |= ending == Ending::Suspend;
         self.ending = self.ending.max(Some(ending));
     }
 
@@ -457,7 +469,15 @@ impl State {
         if self.ending.is_none() || self.outbox.unhanded() > 0 {
             return false;
         }
-        match self.ending.take() {
+        let ending = self.ending.take();
+        // Whatever else is to be told: a stream that goes on elsewhere has not ended.
+        if std::mem::take(&mut self.suspends)
+            && let Err(error) = self.session.suspend_send()
+        {
+            tracing::debug!(%error, "the stream does not go on elsewhere");
+        }
+        match ending {
+            Some(Ending::Suspend) => {}
             Some(Ending::Shutdown) => self.session.shutdown_send(),
             Some(Ending::Close) => {
                 let now = self.clock.refresh();
@@ -557,9 +577,12 @@ impl State {
                 self.start_rdma(socket, rdma, memory, (offset, len), there);
             }
             // Only sessions that want one are offered one.
-            Action::CompanionOffered(_) => {
+            Action::CompanionOffered(info) => {
+                let session_id = self.session.session_id();
+                let admit = self.admit.take();
+                let admitted = admit.is_some_and(|admit| admit(&info, session_id));
                 let now = self.now();
-                self.session.answer_companion(now, false);
+                self.session.answer_companion(now, admitted);
             }
             Action::Established => {
                 self.activity = true;
@@ -762,12 +785,16 @@ impl State {
         if self.settings.closing {
             return !self.session.is_finished() || !self.closed;
         }
-        !self.closed
-            && (!self.outbox.is_empty()
-                || self.transfers.is_flying()
-                || self.transfers.has_sends()
-                || self.transfers.is_exposed()
-                || (self.may_have_timer() && self.session.poll_timeout().is_some()))
+        !self.closed && (self.observer.is_some() || self.has_work())
+    }
+
+    /// Whether something of the connection's own has to go on.
+    pub(super) fn has_work(&self) -> bool {
+        !self.outbox.is_empty()
+            || self.transfers.is_flying()
+            || self.transfers.has_sends()
+            || self.transfers.is_exposed()
+            || (self.may_have_timer() && self.session.poll_timeout().is_some())
     }
 
     /// Whether the session may be waiting for time to pass: it does so at its beginning, at its

@@ -6,12 +6,14 @@
 //! of large transfers; [`read`] and [`mod@write`] the two directions as the application sees them;
 //! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once;
 //! [`readiness`] the descriptors to poll;
+//! [`mod@companion`] a stream that comes from elsewhere and may go back there;
 //! [`service`] what goes on while nobody is in a call; [`negotiate`] the beginning; [`stats`] what
 //! is counted.
 //!
 //! Invariant: all state of a connection is behind its one lock; nothing sleeps while holding it.
 
 mod close;
+mod companion;
 mod drive;
 mod fetch;
 mod fifo;
@@ -55,9 +57,11 @@ use crate::options::{SendPolicy, StreamOptions};
 use crate::socket::SanSocket;
 use crate::sys::Event;
 
+pub(crate) use companion::{News, Observer, Zeal};
 pub(crate) use readiness::Direction;
+pub(crate) use service::{Chores, employ, kick};
 pub use stats::Stats;
-pub(crate) use wait::{Patience, own_event};
+pub(crate) use wait::{Manner, Patience, own_event};
 pub(crate) use watch::Watching;
 
 /// Small sends that may wait for credit, in bytes: enough to merge what a peer that is busy for a
@@ -82,6 +86,8 @@ pub(crate) struct Connection {
     descriptors: Descriptors,
     /// The service thread looks after it, or has been asked to.
     adopted: AtomicBool,
+    /// The service thread is to look at it although nothing seems due.
+    hurry: AtomicBool,
     policy: SendPolicy,
     /// Stands in for `descriptors` where one cannot be made.
     always: &'static Event,
@@ -103,8 +109,19 @@ impl Connection {
         role: Role,
         time: Duration,
     ) -> io::Result<Arc<Connection>> {
+        Connection::with(socket, options, role, time, |_| ())
+    }
+
+    fn with(
+        socket: SanSocket,
+        options: &StreamOptions,
+        role: Role,
+        time: Duration,
+        adjust: impl FnOnce(&mut wsd_proto::Config),
+    ) -> io::Result<Arc<Connection>> {
         let peer = socket.peer_addr().ok_or(io::ErrorKind::NotConnected)?;
-        let config = negotiate::config(&socket, options, time)?;
+        let mut config = negotiate::config(&socket, options, time)?;
+        adjust(&mut config);
         let size = usize::try_from(config.receive_buffer_size).unwrap_or(usize::MAX);
         let pool = Pool::new(&socket, size, tuning().control_buffers)?;
         let session = begin(role, config.clone())?;
@@ -132,6 +149,7 @@ impl Connection {
             upcall,
             descriptors: Descriptors::default(),
             adopted: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
             policy: options.policy,
             always,
         });

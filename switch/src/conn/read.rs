@@ -67,8 +67,8 @@ impl Connection {
         let mut target = Target::new(buffer);
         self.block(patience, |state, socket, _| {
             // A buffer is not lent by a call that may return before the data is there.
-            let waits =
-                !patience.is_never(&state.settings) && state.settings.read_timeout.is_none();
+            let manner = patience.manner(&state.settings);
+            let waits = !manner.nonblocking && manner.time.is_none();
             let lend = may_lend && waits;
             state.set_direct(socket, lend);
             let fetched = state.fetch(socket, &mut target);

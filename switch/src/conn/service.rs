@@ -8,7 +8,7 @@
 //! their way and looks again a little later.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wsd_proto::ResetReason;
 
+use super::companion::Zeal;
 use super::drive::{State, Watch};
 use super::negotiate::Done;
 use super::wait::Armed;
@@ -29,6 +30,8 @@ const BUSY: Duration = Duration::from_millis(1);
 const FIRST: Duration = Duration::from_micros(200);
 /// Between two looks at a connection some thread sleeps for: it looks after everything but time.
 const WATCHED: Duration = Duration::from_millis(50);
+/// Between two looks at a connection that is driven by calls, for who wants to know of it.
+const OBSERVED: Duration = Duration::from_millis(20);
 /// Messages taken from one connection before it is the next one's turn.
 const TURN: usize = 64;
 /// How long data of a closed stream waits for a peer that does not read.
@@ -66,6 +69,38 @@ fn service() -> io::Result<&'static Service> {
     Ok(service)
 }
 
+/// What the thread does besides, for somebody else.
+pub(crate) trait Chores: Send + Sync {
+    /// Readable when a step is due. Constant.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// Does what can be done now without waiting; says when to come again, whatever happens.
+    fn step(&self, now: Instant) -> Option<Instant>;
+    /// The process is about to end.
+    fn at_exit(&self);
+}
+
+static CHORES: OnceLock<&'static dyn Chores> = OnceLock::new();
+
+/// Has the thread, which is started if need be, do these chores, too. The first ones stay.
+pub(crate) fn employ(chores: &'static dyn Chores) -> io::Result<()> {
+    CHORES.get_or_init(|| chores);
+    service()?.kick.set();
+    Ok(())
+}
+
+/// Has a connection looked at soon that is being looked after.
+pub(super) fn look_again(connection: &Connection) {
+    connection.hurry.store(true, Ordering::Release);
+    kick();
+}
+
+/// Has the chores done soon.
+pub(crate) fn kick() {
+    if let Ok(service) = service() {
+        service.kick.set();
+    }
+}
+
 struct Work {
     connection: Arc<Connection>,
     /// When to look, whatever the descriptor says.
@@ -73,6 +108,8 @@ struct Work {
     armed: bool,
     /// The connection's count of happenings after the last look.
     seen: u64,
+    /// The same after the last word to the observer.
+    told: u64,
     negotiation: Option<(Instant, Done)>,
     /// When to give up closing.
     end: Option<Instant>,
@@ -101,6 +138,7 @@ impl Work {
             due: Some(due),
             armed: false,
             seen: 0,
+            told: 0,
             negotiation: None,
             end: None,
         }
@@ -148,6 +186,9 @@ fn flush(time: Duration) -> usize {
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
 extern "C" fn at_exit() {
+    if let Some(chores) = CHORES.get() {
+        chores.at_exit();
+    }
     let streams = flush(EXIT_TIME);
     if streams == 0 {
         return;
@@ -192,17 +233,25 @@ fn run(service: &'static Service) {
         works.retain_mut(|work| {
             let signalled = signalled.next().unwrap_or(false);
             let due = work.due.is_some_and(|due| due <= now);
-            !(signalled || due) || work.step(now)
+            let hurry = work.connection.hurry.load(Ordering::Relaxed)
+                && work.connection.hurry.swap(false, Ordering::AcqRel);
+            !(signalled || due || hurry) || work.step(now)
         });
         drop(signalled);
-        let next = works.iter().filter_map(|work| work.due).min();
+        let chores = CHORES.get().copied();
+        let chore = chores.and_then(|chores| chores.step(Instant::now()));
+        let next = works.iter().filter_map(|work| work.due).chain(chore).min();
         let watched = |work: &Work| work.armed;
         let descriptors = works
             .iter()
             .filter(|work| watched(work))
             .filter_map(|work| work.connection.sleeping_on().map(PollFd::readable));
         let kick = PollFd::readable(service.kick.as_fd());
-        let mut fds: Vec<PollFd<'_>> = std::iter::once(kick).chain(descriptors).collect();
+        let chores = chores.map(|chores| PollFd::readable(chores.descriptor()));
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(2 + works.len());
+        fds.push(kick);
+        fds.extend(descriptors);
+        fds.extend(chores);
         if let Err(error) = sys::wait(&mut fds, next) {
             tracing::error!(%error, "the service thread cannot wait");
             thread::sleep(BUSY);
@@ -253,17 +302,27 @@ impl Work {
         state.tell_all();
         if self.negotiation.is_none() && !state.needs_service() {
             connection.adopted.store(false, Ordering::Release);
+            let observing = state.observer.as_ref();
+            let observer = observing.and_then(|observing| observing.observer.upgrade());
+            drop(state);
+            if let Some(observer) = observer {
+                observer.news();
+            }
             return false;
         }
-        self.seen = state.happened;
+        let zeal = state.observer.as_ref().map(|observing| observing.zeal);
         let timer = state.session.poll_timeout().map(|time| state.instant(time));
         let limit = self.negotiation.as_ref().map(|(end, _)| *end).or(self.end);
         let next = timer.into_iter().chain(limit).min();
         let soon = |time| next.map_or(now + time, |next| next.min(now + time));
         self.due = if !state.waiters.is_empty() {
             Some(soon(WATCHED))
-        } else if busy || turns == TURN {
+        } else if turns == TURN {
             Some(soon(BUSY))
+        } else if busy && zeal != Some(Zeal::High) {
+            // Nobody but an observer in no hurry: calls look after everything.
+            let idle = zeal.is_some() && !state.has_work();
+            Some(soon(if idle { OBSERVED } else { BUSY }))
         } else {
             match connection.arm(&mut state) {
                 Armed::Descriptor(_) => {
@@ -275,9 +334,17 @@ impl Work {
                 Armed::Closed => Some(soon(BUSY)),
             }
         };
+        let happened = state.happened != self.told;
         self.seen = state.happened;
+        self.told = state.happened;
         connection.settle(&mut state, None);
         state.tell_all();
+        let observing = state.observer.as_ref().filter(|_| happened);
+        let observer = observing.and_then(|observing| observing.observer.upgrade());
+        drop(state);
+        if let Some(observer) = observer {
+            observer.news();
+        }
         true
     }
 

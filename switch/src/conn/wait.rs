@@ -42,15 +42,44 @@ pub(crate) enum Patience {
     For(Option<Duration>),
     /// Not at all, whatever the application has set.
     Never,
+    /// As this one call wants it.
+    Call(Manner),
+}
+
+/// How one call wants to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Manner {
+    /// Not at all.
+    pub(crate) nonblocking: bool,
+    /// This long, or for ever.
+    pub(crate) time: Option<Duration>,
+    /// A signal ends the wait.
+    pub(crate) interruptible: bool,
+}
+
+impl Manner {
+    /// Not at all.
+    pub(crate) const NOT: Manner = Manner {
+        nonblocking: true,
+        time: None,
+        interruptible: false,
+    };
 }
 
 impl Patience {
-    /// Whether a call is to return at once where it would wait.
-    pub(super) fn is_never(self, settings: &Settings) -> bool {
-        match self {
-            Patience::Reading | Patience::Writing => settings.nonblocking,
-            Patience::For(_) => false,
-            Patience::Never => true,
+    /// What it means, with what the application has set.
+    pub(super) fn manner(self, settings: &Settings) -> Manner {
+        let (nonblocking, time) = match self {
+            Patience::Reading => (settings.nonblocking, settings.read_timeout),
+            Patience::Writing => (settings.nonblocking, settings.write_timeout),
+            Patience::For(time) => (false, time),
+            Patience::Never => (true, None),
+            Patience::Call(manner) => return manner,
+        };
+        Manner {
+            nonblocking,
+            time,
+            interruptible: false,
         }
     }
 }
@@ -256,7 +285,8 @@ impl Connection {
         mut attempt: impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
     ) -> io::Result<T> {
         let mut state = self.lock();
-        if patience.is_never(&state.settings) {
+        let manner = patience.manner(&state.settings);
+        if manner.nonblocking {
             let result = attempt(&mut state, &self.socket, Phase::Settle);
             if result.is_none() {
                 state.tell_all();
@@ -264,12 +294,6 @@ impl Connection {
             self.leave(state);
             return result.unwrap_or_else(|| Err(would_block()));
         }
-        let time = match patience {
-            Patience::Reading => state.settings.read_timeout,
-            Patience::Writing => state.settings.write_timeout,
-            Patience::For(time) => time,
-            Patience::Never => Some(Duration::ZERO),
-        };
         if let Some(result) = attempt(&mut state, &self.socket, Phase::Fast) {
             self.leave(state);
             return result;
@@ -279,7 +303,7 @@ impl Connection {
         drop(state);
         match self.spin(&mut attempt) {
             Ok(result) => result,
-            Err(state) => self.sleep(state, time, attempt),
+            Err(state) => self.sleep(state, manner, attempt),
         }
     }
 
@@ -318,10 +342,10 @@ impl Connection {
     fn sleep<'a, T>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        time: Option<Duration>,
+        manner: Manner,
         mut attempt: impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
     ) -> io::Result<T> {
-        let deadline = time.and_then(sys::deadline_after);
+        let deadline = manner.time.and_then(sys::deadline_after);
         let event = own_event();
         let me = event.as_ref().map(|event| state.waiters.add(event));
         let asleep_at = Instant::now();
@@ -354,7 +378,11 @@ impl Connection {
                 .chain(own)
                 .map(PollFd::readable)
                 .collect();
-            let waited = sys::wait(&mut fds, until);
+            let waited = if manner.interruptible {
+                sys::wait_once(&mut fds, until)
+            } else {
+                sys::wait(&mut fds, until)
+            };
             drop(fds);
             state = self.lock();
             if let Some(me) = me {

@@ -201,7 +201,8 @@ impl State {
     /// How much of a large write of this length is to be lent.
     fn to_lend(&self, len: usize, policy: SendPolicy, patience: Patience) -> usize {
         // A lent buffer cannot be taken back when the time is over.
-        if patience.is_never(&self.settings) || self.settings.write_timeout.is_some() {
+        let manner = patience.manner(&self.settings);
+        if manner.nonblocking || manner.time.is_some() {
             return 0;
         }
         let lend = match policy {
@@ -327,7 +328,7 @@ impl Connection {
             if phase == Phase::Settle {
                 // Nobody here is going to read meanwhile; what the peer sends must not wait for it.
                 state.set_direct(socket, false);
-                if patience.is_never(&state.settings) && *done > 0 {
+                if patience.manner(&state.settings).nonblocking && *done > 0 {
                     return Some(Ok(Next::Done));
                 }
                 state.write_wanted = len - *done;

@@ -1,0 +1,780 @@
+//! Where each direction of a companion's stream goes on, and how it changes its path at an exact
+//! byte.
+//!
+//! Owns the phases of both directions, the cut-over with its marker, and the way back. Invariants:
+//! all but the two phases is behind the companion's lock, which nobody holds while waiting; the
+//! marker is on the TCP stream only behind the last byte this side has sent there, and `cut` is
+//! with the SAN before it; a receiver in the guarded phase never hands the marker to the
+//! application.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use libc::c_int;
+
+use super::registry::COUNTERS;
+use super::shadow::Shadow;
+use super::{Companion, Reason, Role, kernel, service};
+use crate::conn::{Connection, Manner, Observer, Zeal};
+
+/// The kernel carries it.
+pub(super) const KERNEL: u8 = 0;
+/// Receiving: the kernel carries it, and the marker may come.
+/// Sending: the kernel carries it, and the cut is due as soon as no send is in the kernel.
+pub(super) const GUARDED: u8 = 1;
+/// The SAN carries it.
+pub(super) const SAN: u8 = 2;
+/// Receiving: what was taken from the SAN early is to be read before the kernel's.
+/// Sending: the rest of a marker is to be written before the kernel carries it.
+pub(super) const BETWEEN: u8 = 3;
+/// Lost on both paths.
+pub(super) const BROKEN: u8 = 4;
+/// Sending: being changed, look again under the lock.
+pub(super) const CHANGING: u8 = 5;
+
+pub(super) const MARKER: usize = 24;
+const MAGIC: [u8; 8] = [0xF7, b'W', b'S', b'D', b'c', b'u', b't', 0x01];
+
+/// How long to wait for TCP's word after the SAN was lost.
+const VERDICT: Duration = Duration::from_millis(500);
+/// How long to wait for the cut when the marker has come before it.
+const OVERTAKEN: Duration = Duration::from_secs(10);
+/// Times that a connection may go back before it stays.
+const STICKY: u32 = 3;
+
+/// One direction.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    pub(super) phase: AtomicU8,
+    /// Calls of the application that are in the kernel now.
+    pub(super) inflight: AtomicU32,
+    /// Calls of the application that are with the SAN now.
+    pub(super) busy: AtomicU32,
+    /// Bytes since the companion was made, by any path.
+    pub(super) total: AtomicU64,
+    /// Those of them that the SAN carried.
+    pub(super) san: AtomicU64,
+}
+
+impl Direction {
+    pub(super) fn phase(&self) -> u8 {
+        self.phase.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn count(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.total.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    pub(super) fn count_san(&self, bytes: usize) {
+        self.count(bytes);
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.san.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How far an upgrade is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Stage {
+    /// Nothing is under way.
+    #[default]
+    Idle,
+    /// The service thread looks for the peer.
+    Seeking,
+    /// A session is being negotiated for it.
+    Joining,
+    /// There is a session.
+    Up,
+    /// The kernel for good.
+    Never,
+}
+
+/// What is behind the lock.
+#[derive(Default)]
+pub(super) struct Core {
+    pub(super) stage: Stage,
+    /// Our own descriptor for the TCP socket, while the service thread needs one.
+    pub(super) tcp: Option<OwnedFd>,
+    pub(super) connection: Option<Arc<Connection>>,
+    /// The application has closed; nobody calls any more.
+    pub(super) closed: bool,
+    /// Sending was shut down by the application.
+    pub(super) write_shut: bool,
+    /// A call takes it back to the kernel.
+    pub(super) held: bool,
+    session: [u8; 16],
+    cut: Option<u64>,
+    cut_bytes: ([u8; 8], usize),
+    marker_in: ([u8; MARKER], usize),
+    /// What is still to be written of our marker.
+    marker_out: Vec<u8>,
+    pub(super) leftover: VecDeque<u8>,
+    pub(super) downgrades: u32,
+    pub(super) upgrades: u32,
+    pub(super) shadow: Option<Shadow>,
+    /// What the watchers were told last.
+    pub(super) told_san: bool,
+    pub(super) attended: bool,
+}
+
+/// What one look for bytes in the guarded phase has found.
+pub(super) enum Guarded {
+    Got(usize),
+    /// The phase has changed.
+    Changed,
+    /// Nothing is there.
+    Nothing,
+    /// Something is there that cannot be told from the marker yet, or another call is at it.
+    Later,
+}
+
+pub(super) fn marker(session: [u8; 16]) -> [u8; MARKER] {
+    let mut marker = [0; MARKER];
+    let (magic, name) = marker.split_at_mut(8);
+    magic.copy_from_slice(&MAGIC);
+    name.copy_from_slice(&session);
+    marker
+}
+
+/// Where the marker, or its beginning at the end, is in these bytes.
+pub(super) fn find_marker(bytes: &[u8], marker: &[u8; MARKER]) -> Option<usize> {
+    (0..bytes.len()).find(|from| {
+        let from = *from;
+        let rest = bytes.get(from..).unwrap_or_default();
+        let len = rest.len().min(MARKER);
+        rest.get(..len) == marker.get(..len)
+    })
+}
+
+impl Core {
+    /// Whether the rest of the marker waits for room in the kernel.
+    pub(super) fn owes(&self) -> bool {
+        !self.marker_out.is_empty()
+    }
+
+    /// Nobody is to get the rest of the marker.
+    pub(super) fn marker_gone(&mut self) {
+        self.marker_out.clear();
+    }
+}
+
+impl Companion {
+    // ---- the session
+
+    /// A session is offered: whether it may have this stream. From here on the marker may come.
+    pub(super) fn admit(&self, session: [u8; 16]) -> bool {
+        let mut core = self.core.lock();
+        let fits = core.stage == Stage::Seeking && !core.closed && self.is_open(&core);
+        let admitted = fits && self.guard(&mut core, session);
+        if admitted {
+            core.stage = Stage::Joining;
+        }
+        admitted
+    }
+
+    /// Whether nothing is in the way of an upgrade.
+    fn is_open(&self, core: &Core) -> bool {
+        !core.write_shut
+            && !core.held
+            && core.leftover.is_empty()
+            && !self.poisoned.load(Ordering::SeqCst)
+            && self.rx.phase() == KERNEL
+            && self.tx.phase() == KERNEL
+    }
+
+    fn guard(&self, core: &mut Core, session: [u8; 16]) -> bool {
+        core.session = session;
+        core.cut = None;
+        core.cut_bytes.1 = 0;
+        core.marker_in.1 = 0;
+        self.rx.phase.store(GUARDED, Ordering::SeqCst);
+        // Two in the kernel at once: nobody knows whose bytes came first.
+        let calls = self.rx.inflight.load(Ordering::SeqCst);
+        if calls > 1 || self.rx.busy.load(Ordering::SeqCst) > 0 {
+            self.rx.phase.store(KERNEL, Ordering::SeqCst);
+            self.set_reason(Reason::Concurrent);
+            return false;
+        }
+        true
+    }
+
+    /// The negotiation has come to its end.
+    pub(super) fn joined(self: &Arc<Self>, result: io::Result<Arc<Connection>>) {
+        match result {
+            Ok(connection) => self.begin(connection),
+            Err(error) => {
+                tracing::debug!(%error, "no session for a companion");
+                let mut core = self.core.lock();
+                if core.stage == Stage::Joining {
+                    core.stage = Stage::Idle;
+                }
+                // Nobody has written a marker: the peer does so only after an answer.
+                if self.rx.phase() == GUARDED {
+                    self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                }
+                core.tcp = None;
+                drop(core);
+                let reason = match error.kind() {
+                    io::ErrorKind::Unsupported => Reason::Version,
+                    io::ErrorKind::OutOfMemory => Reason::NoMemory,
+                    _ if error.raw_os_error() == Some(libc::ENOBUFS) => Reason::NoMemory,
+                    _ => Reason::TupleMismatch,
+                };
+                self.give_up(reason);
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, connection: Arc<Connection>) {
+        let mut core = self.core.lock();
+        let session = connection.session_id();
+        // The beacon's side has been guarded since the offer.
+        let guarded = self.rx.phase() == GUARDED && core.session == session;
+        let wanted = core.stage == Stage::Joining && !core.closed;
+        let ready = wanted && (guarded || (self.is_open(&core) && self.guard(&mut core, session)));
+        if !ready {
+            if guarded {
+                self.rx.phase.store(KERNEL, Ordering::SeqCst);
+            }
+            if core.stage == Stage::Joining {
+                core.stage = Stage::Idle;
+            }
+            core.tcp = None;
+            drop(core);
+            connection.suspend();
+            connection.close_in_background();
+            return;
+        }
+        core.stage = Stage::Up;
+        core.upgrades += 1;
+        COUNTERS.upgrades.fetch_add(1, Ordering::Relaxed);
+        self.set_reason(Reason::None);
+        core.connection = Some(Arc::clone(&connection));
+        let me: Weak<dyn Observer> = self.me.clone();
+        let zeal = zeal(&core);
+        if self.role == Role::Accepted {
+            self.tx.phase.store(GUARDED, Ordering::SeqCst);
+            self.cut(&mut core);
+        }
+        drop(core);
+        connection.attend(Some((me, zeal)));
+        self.moved();
+        service::need(self);
+    }
+
+    // ---- sending
+
+    /// Cuts the sending direction over if it is due and possible now.
+    pub(super) fn cut(&self, core: &mut Core) {
+        let Some(connection) = core.connection.clone() else {
+            return;
+        };
+        if self.tx.phase() != GUARDED || core.write_shut {
+            return;
+        }
+        self.tx.phase.store(CHANGING, Ordering::SeqCst);
+        let calls = self.tx.inflight.load(Ordering::SeqCst) + self.tx.busy.load(Ordering::SeqCst);
+        if calls > 0 || self.poisoned.load(Ordering::SeqCst) {
+            self.tx.phase.store(GUARDED, Ordering::SeqCst);
+            return;
+        }
+        let cut = self.tx.total.load(Ordering::SeqCst).to_le_bytes();
+        match connection.write_as(&[IoSlice::new(&cut)], Manner::NOT) {
+            Ok(8) => {
+                core.marker_out = marker(core.session).to_vec();
+                self.tx.phase.store(SAN, Ordering::SeqCst);
+                self.write_marker(core);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.tx.phase.store(GUARDED, Ordering::SeqCst);
+            }
+            // The session has failed, or ends: then the direction stays where it is.
+            Ok(_) | Err(_) => self.tx.phase.store(KERNEL, Ordering::SeqCst),
+        }
+    }
+
+    /// Writes what the kernel takes of the marker; `true` if all of it is written.
+    pub(super) fn write_marker(&self, core: &mut Core) -> bool {
+        let Some(fd) = core.tcp.as_ref().map(AsRawFd::as_raw_fd) else {
+            return core.marker_out.is_empty();
+        };
+        let wrote = !core.marker_out.is_empty();
+        while !core.marker_out.is_empty() {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            match kernel::send_from(fd, &core.marker_out, flags) {
+                Ok(0) => return false,
+                Ok(count) => drop(core.marker_out.drain(..count.min(core.marker_out.len()))),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => {
+                    tracing::debug!(%error, "TCP takes no marker");
+                    core.marker_out.clear();
+                    if let Some(connection) = &core.connection {
+                        connection.abort();
+                    }
+                    return true;
+                }
+            }
+        }
+        if self.tx.phase() == BETWEEN {
+            self.tx.phase.store(KERNEL, Ordering::SeqCst);
+        }
+        if wrote && core.write_shut {
+            drop(kernel::shutdown(fd, libc::SHUT_WR));
+        }
+        true
+    }
+
+    /// Takes the sending direction back to the kernel.
+    pub(super) fn suspend(&self, core: &mut Core) {
+        let Some(connection) = core.connection.clone() else {
+            return;
+        };
+        match self.tx.phase() {
+            SAN | GUARDED => {}
+            _ => return,
+        }
+        self.tx.phase.store(CHANGING, Ordering::SeqCst);
+        connection.suspend();
+        let written = self.write_marker(core);
+        let next = if written { KERNEL } else { BETWEEN };
+        self.tx.phase.store(next, Ordering::SeqCst);
+    }
+
+    // ---- receiving
+
+    /// Reads the cut, the first bytes on the SAN, if they are there.
+    fn learn_cut(&self, core: &mut Core) {
+        let Some(connection) = core.connection.clone() else {
+            return;
+        };
+        while core.cut.is_none() {
+            let (bytes, have) = &mut core.cut_bytes;
+            let Some(room) = bytes.get_mut(*have..) else {
+                return;
+            };
+            match connection.read_as(room, Manner::NOT) {
+                Ok(0) => {
+                    // The stream ended before it began: this direction stays.
+                    self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                    return;
+                }
+                Ok(count) => {
+                    *have += count;
+                    if *have == bytes.len() {
+                        core.cut = Some(u64::from_le_bytes(*bytes));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    // The peer may have cut already: what the kernel brings cannot be trusted.
+                    self.break_off(core);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Bytes that the kernel carries before the marker, as far as is known.
+    fn left(&self, core: &Core) -> Option<u64> {
+        let total = self.rx.total.load(Ordering::SeqCst);
+        core.cut.map(|cut| cut.saturating_sub(total))
+    }
+
+    /// Takes the marker from the TCP stream, as much of it as is there; every application byte
+    /// before it has been taken.
+    fn take_marker(&self, core: &mut Core, fd: RawFd) -> io::Result<Guarded> {
+        loop {
+            let (bytes, have) = &mut core.marker_in;
+            let Some(room) = bytes.get_mut(*have..).filter(|room| !room.is_empty()) else {
+                break;
+            };
+            match kernel::receive_into(fd, room, libc::MSG_DONTWAIT) {
+                Ok(0) => return self.foreign(core),
+                Ok(count) => *have += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Guarded::Nothing);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.check_marker(core)
+    }
+
+    fn check_marker(&self, core: &mut Core) -> io::Result<Guarded> {
+        if core.marker_in.0 != marker(core.session) {
+            return self.foreign(core);
+        }
+        self.rx.phase.store(SAN, Ordering::SeqCst);
+        // The beacon's side knows now that the SAN's peer is TCP's.
+        if self.role == Role::Connected && self.tx.phase() == KERNEL && !core.write_shut {
+            self.tx.phase.store(GUARDED, Ordering::SeqCst);
+            self.cut(core);
+            if self.tx.phase() == GUARDED {
+                service::need_weak(self.me.clone());
+            }
+        }
+        Ok(Guarded::Changed)
+    }
+
+    /// The TCP peer is not the SAN's, or does not keep to the rules.
+    fn foreign(&self, core: &mut Core) -> io::Result<Guarded> {
+        tracing::warn!("a wrong marker: the connection is reset");
+        self.break_off(core);
+        Err(io::Error::from_raw_os_error(libc::ECONNRESET))
+    }
+
+    /// Resets both paths.
+    pub(super) fn break_off(&self, core: &mut Core) {
+        if let Some(connection) = core.connection.take() {
+            connection.attend(None);
+            connection.abort();
+        }
+        if let Some(tcp) = &core.tcp {
+            kernel::linger_zero(tcp.as_raw_fd());
+            drop(kernel::shutdown(tcp.as_raw_fd(), libc::SHUT_RDWR));
+        }
+        self.set_reason(Reason::SanError);
+        core.stage = Stage::Never;
+        self.rx.phase.store(BROKEN, Ordering::SeqCst);
+        self.tx.phase.store(BROKEN, Ordering::SeqCst);
+    }
+
+    /// Looks for bytes from the kernel while the marker may come. `receive` receives at most so
+    /// many bytes with these additional flags and shows what it got.
+    pub(super) fn receive_guarded(
+        &self,
+        fd: RawFd,
+        peeks: bool,
+        receive: &mut dyn FnMut(u64, c_int) -> io::Result<usize>,
+        holds: &mut dyn FnMut(usize, &[u8; MARKER]) -> bool,
+    ) -> io::Result<Guarded> {
+        let mut core = self.core.lock();
+        if self.rx.phase() != GUARDED {
+            return Ok(Guarded::Changed);
+        }
+        // A call from before the guard knows best what it gets.
+        if self.rx.inflight.load(Ordering::SeqCst) > 0 {
+            return Ok(Guarded::Later);
+        }
+        self.learn_cut(&mut core);
+        if self.rx.phase() != GUARDED {
+            self.retire(&mut core);
+            return Ok(Guarded::Changed);
+        }
+        let peek = if peeks { libc::MSG_PEEK } else { 0 };
+        match self.left(&core) {
+            Some(0) => self.take_marker(&mut core, fd),
+            Some(left) => {
+                let got = receive(left, libc::MSG_DONTWAIT | peek);
+                let got = nothing(got)?;
+                if got == Some(0) {
+                    // The end, and yet more was to come.
+                    return self.foreign(&mut core);
+                }
+                if let Some(count) = got.filter(|_| !peeks) {
+                    self.rx.count(count);
+                }
+                Ok(got.map_or(Guarded::Nothing, Guarded::Got))
+            }
+            None => {
+                let got = nothing(receive(u64::MAX, libc::MSG_DONTWAIT | libc::MSG_PEEK))?;
+                let Some(count) = got else {
+                    return Ok(Guarded::Nothing);
+                };
+                self.learn_cut(&mut core);
+                if self.rx.phase() != GUARDED || core.cut.is_some() {
+                    return Ok(Guarded::Changed);
+                }
+                if holds(count, &marker(core.session)) {
+                    return Ok(Guarded::Later);
+                }
+                if peeks || count == 0 {
+                    return Ok(Guarded::Got(count));
+                }
+                let most = u64::try_from(count).unwrap_or(u64::MAX);
+                let count = receive(most, libc::MSG_DONTWAIT)?;
+                self.rx.count(count);
+                Ok(Guarded::Got(count))
+            }
+        }
+    }
+
+    /// As above, into memory of our own.
+    pub(super) fn receive_early(&self, fd: RawFd, room: &mut [u8]) -> io::Result<Option<usize>> {
+        let room = std::cell::RefCell::new(room);
+        let mut receive = |most: u64, flags: c_int| {
+            let mut room = room.borrow_mut();
+            let len = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+            kernel::receive_into(fd, room.get_mut(..len).unwrap_or_default(), flags)
+        };
+        let mut holds = |count: usize, marker: &[u8; MARKER]| {
+            let room = room.borrow();
+            find_marker(room.get(..count).unwrap_or_default(), marker).is_some()
+        };
+        match self.receive_guarded(fd, false, &mut receive, &mut holds)? {
+            Guarded::Got(count) => Ok(Some(count)),
+            Guarded::Changed | Guarded::Nothing | Guarded::Later => Ok(None),
+        }
+    }
+
+    /// A call that began before the guard has received `count` bytes, of which the last ones may be
+    /// the marker's. `tail(from)` are the bytes behind that many. How many are the application's.
+    pub(super) fn finish_guarded(
+        &self,
+        count: usize,
+        peeks: bool,
+        tail: &mut dyn FnMut(usize) -> Vec<u8>,
+    ) -> usize {
+        let mut core = self.core.lock();
+        if self.rx.phase() != GUARDED || count == 0 {
+            let all = find_marker(&tail(0), &marker(core.session)).filter(|_| {
+                // A session that failed has left its marker.
+                self.rx.phase() == BROKEN
+            });
+            let own = all.unwrap_or(count);
+            self.rx.count(if peeks { 0 } else { own });
+            return own;
+        }
+        self.learn_cut(&mut core);
+        if core.cut.is_none() && self.rx.phase() == GUARDED {
+            // The kernel's path may have overtaken the SAN's.
+            let bytes = tail(0);
+            let end = Instant::now() + OVERTAKEN;
+            while find_marker(&bytes, &marker(core.session)).is_some() && Instant::now() < end {
+                self.learn_cut(&mut core);
+                if core.cut.is_some() || self.rx.phase() != GUARDED {
+                    break;
+                }
+                parking_lot::MutexGuard::unlocked(&mut core, || {
+                    std::thread::sleep(Duration::from_micros(50));
+                });
+            }
+        }
+        let own = match self.left(&core) {
+            Some(left) => count.min(usize::try_from(left).unwrap_or(usize::MAX)),
+            None => count,
+        };
+        if peeks {
+            return own;
+        }
+        self.rx.count(own);
+        if own < count {
+            for byte in tail(own) {
+                let (bytes, have) = &mut core.marker_in;
+                match bytes.get_mut(*have) {
+                    Some(place) => {
+                        *place = byte;
+                        *have += 1;
+                    }
+                    // Something behind the marker: it breaks the rules.
+                    None => {
+                        drop(self.foreign(&mut core));
+                        return own;
+                    }
+                }
+            }
+            if core.marker_in.1 == MARKER {
+                drop(self.check_marker(&mut core));
+            }
+        }
+        own
+    }
+
+    /// The service thread's look for the marker, when the application does not read.
+    fn fetch_marker(&self, core: &mut Core) {
+        let calls = self.rx.inflight.load(Ordering::SeqCst) + self.rx.busy.load(Ordering::SeqCst);
+        if self.rx.phase() != GUARDED || calls > 0 {
+            return;
+        }
+        self.learn_cut(core);
+        if self.rx.phase() != GUARDED {
+            self.retire(core);
+            return;
+        }
+        let fd = core.tcp.as_ref().map(AsRawFd::as_raw_fd);
+        if self.left(core) == Some(0)
+            && let Some(fd) = fd
+            && let Err(error) = self.take_marker(core, fd)
+        {
+            tracing::debug!(%error, "no marker");
+        }
+    }
+
+    // ---- the way back
+
+    /// The SAN has yielded the last byte of a direction that goes on with the kernel.
+    pub(super) fn come_back(&self, core: &mut Core) {
+        if self.rx.phase() == SAN {
+            self.rx.phase.store(KERNEL, Ordering::SeqCst);
+        }
+        self.follow(core);
+    }
+
+    /// The peer has gone back: so does this side; and when both have, the session ends.
+    pub(super) fn follow(&self, core: &mut Core) {
+        if matches!(self.tx.phase(), SAN | GUARDED) {
+            self.set_reason(Reason::PeerAsked);
+            self.suspend(core);
+        } else if let Some(connection) = &core.connection
+            && self.tx.phase() == KERNEL
+        {
+            connection.suspend();
+        }
+        self.retire(core);
+    }
+
+    /// Ends the session when neither direction needs it any more.
+    pub(super) fn retire(&self, core: &mut Core) {
+        let back = |phase| matches!(phase, KERNEL | BETWEEN);
+        if core.stage != Stage::Up || !back(self.rx.phase()) || !back(self.tx.phase()) {
+            return;
+        }
+        let Some(connection) = core.connection.take() else {
+            return;
+        };
+        // Before the first cut both are with the kernel, too.
+        let ended = connection.peer_end().is_some() || connection.failed().is_some();
+        if !ended {
+            core.connection = Some(connection);
+            return;
+        }
+        connection.attend(None);
+        connection.suspend();
+        connection.close_in_background();
+        if core.marker_out.is_empty() {
+            core.tcp = None;
+        }
+        core.downgrades += 1;
+        COUNTERS.downgrades.fetch_add(1, Ordering::Relaxed);
+        core.stage = Stage::Idle;
+        if core.downgrades >= STICKY {
+            core.stage = Stage::Never;
+            self.set_reason(Reason::Sticky);
+        }
+        self.retrigger();
+    }
+
+    /// The session has failed: what that means for the application.
+    pub(super) fn lost(&self, fd: RawFd) -> io::Error {
+        let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
+        let end = Instant::now() + VERDICT;
+        // The peer's kernel closes its sockets one after the other.
+        while kernel::poll_now(fd, libc::POLLRDHUP) == 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut core = self.core.lock();
+        self.break_off(&mut core);
+        reset
+    }
+
+    // ---- the service thread's part
+
+    /// Does what the application's calls have not done; `true` if something is still to be done.
+    pub(super) fn tend(&self) -> bool {
+        let mut core = self.core.lock();
+        if core.stage != Stage::Up && core.marker_out.is_empty() {
+            return false;
+        }
+        if !core.marker_out.is_empty() {
+            self.write_marker(&mut core);
+        }
+        self.cut(&mut core);
+        self.fetch_marker(&mut core);
+        let pending =
+            !core.marker_out.is_empty() || self.rx.phase() == GUARDED || self.tx.phase() == GUARDED;
+        if core.stage != Stage::Up && core.marker_out.is_empty() {
+            core.tcp = None;
+        }
+        let mixed = core.shadow.is_some() && self.rx.phase() == GUARDED;
+        drop(core);
+        self.moved();
+        if mixed {
+            // The kernel's arrivals are to be shown, too.
+            self.refresh();
+        }
+        pending
+    }
+
+    /// Tells the watchers if readiness has moved between the kernel and the shadow.
+    pub(super) fn moved(&self) {
+        let mut core = self.core.lock();
+        let san = !self.on_kernel();
+        if core.told_san == san {
+            return;
+        }
+        core.told_san = san;
+        drop(core);
+        if san {
+            self.refresh();
+        }
+        self.tell_moved();
+    }
+
+    pub(super) fn set_reason(&self, reason: Reason) {
+        self.reason.store(reason.number(), Ordering::Relaxed);
+    }
+}
+
+/// How soon the service thread has to tell.
+pub(super) fn zeal(core: &Core) -> Zeal {
+    if core.shadow.is_some() && !core.attended {
+        Zeal::High
+    } else {
+        Zeal::Low
+    }
+}
+
+fn nothing(got: io::Result<usize>) -> io::Result<Option<usize>> {
+    match got {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Observer for Companion {
+    fn news(&self) {
+        let connection = {
+            let core = self.core.lock();
+            core.connection.clone()
+        };
+        let Some(connection) = connection else { return };
+        let news = connection.look();
+        if news.suspending {
+            let mut core = self.core.lock();
+            self.follow(&mut core);
+            drop(core);
+        }
+        self.tend();
+        self.show(Some(&news), true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_found_whole_and_its_beginning_at_the_end() {
+        let marker = marker([7; 16]);
+        let mut bytes = vec![1, 2, 3];
+        assert_eq!(find_marker(&bytes, &marker), None);
+        bytes.extend(marker);
+        assert_eq!(find_marker(&bytes, &marker), Some(3));
+        bytes.extend([9; 30]);
+        assert_eq!(find_marker(&bytes, &marker), Some(3));
+        for len in 1..MARKER {
+            let mut cut = vec![5; 40];
+            cut.extend(&marker[..len]);
+            assert_eq!(find_marker(&cut, &marker), Some(40), "{len}");
+            cut.push(0);
+            assert_eq!(find_marker(&cut, &marker), None, "{len}");
+        }
+    }
+}

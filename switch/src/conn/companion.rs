@@ -1,0 +1,224 @@
+//! A stream that comes from a TCP connection and may go back there: what its keeper needs of the
+//! connection that carries it meanwhile.
+//!
+//! Owns nothing. Differs from other connections in this: each call says how it wants to wait, the
+//! stream may end because it goes on elsewhere, and news are asked for without taking anything.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use wsd_proto::{CompanionInfo, End, ResetReason, Role};
+
+use super::drive::{Ending, State};
+use super::negotiate::Done;
+use super::wait::{Armed, Manner, Patience};
+use super::{Connection, failure};
+use crate::options::StreamOptions;
+use crate::socket::SanSocket;
+
+/// Decides whether an offered companion is held here; told of the session's name.
+pub(crate) type Admit = Box<dyn FnOnce(&CompanionInfo, [u8; 16]) -> bool + Send>;
+
+/// Who keeps the stream and wants to know when something happens to it.
+pub(crate) trait Observer: Send + Sync {
+    /// Called by the service thread, with no lock held.
+    fn news(&self);
+}
+
+/// How soon an observer wants to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Zeal {
+    /// While calls look after the connection anyway, some time later will do.
+    Low,
+    /// At once.
+    High,
+}
+
+/// An observer and its zeal.
+pub(super) struct Observing {
+    pub(super) observer: Weak<dyn Observer>,
+    pub(super) zeal: Zeal,
+}
+
+/// Messages taken by one look.
+const LOOKS: usize = 64;
+
+/// What a look has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct News {
+    /// A read would not wait. At the end of the stream, too.
+    pub(crate) readable: bool,
+    /// A write would not wait.
+    pub(crate) writable: bool,
+    /// There is an urgent byte apart from the stream.
+    pub(crate) urgent: bool,
+    /// The peer sends nothing more.
+    pub(crate) peer_shut: bool,
+    /// The stream has been read up to where it goes on elsewhere.
+    pub(crate) suspended: bool,
+    /// The peer has said that its stream goes on elsewhere.
+    pub(crate) suspending: bool,
+    /// The session has failed.
+    pub(crate) failed: bool,
+}
+
+impl Connection {
+    /// Offers, as the connecting side, to carry the stream of a companion. `done` is called as
+    /// for [`Connection::accept`].
+    pub(crate) fn offer(
+        socket: SanSocket,
+        options: &StreamOptions,
+        companion: CompanionInfo,
+        time: Duration,
+        done: Done,
+    ) {
+        let made = Connection::with(socket, options, Role::Connector, time, |config| {
+            config.suspend = true;
+            config.companion = Some(companion);
+        });
+        match made {
+            Ok(connection) => super::service::negotiate(connection, time, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    /// Takes, as the accepting side, the stream of the companion that `admit` knows.
+    pub(crate) fn answer(
+        socket: SanSocket,
+        options: &StreamOptions,
+        admit: Admit,
+        time: Duration,
+        done: Done,
+    ) {
+        let made = Connection::with(socket, options, Role::Acceptor, time, |config| {
+            config.suspend = true;
+            config.companion_wanted = true;
+        });
+        match made {
+            Ok(connection) => {
+                connection.lock().admit = Some(admit);
+                super::service::negotiate(connection, time, done);
+            }
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    pub(crate) fn session_id(&self) -> [u8; 16] {
+        self.lock().session.session_id()
+    }
+
+    pub(crate) fn read_as(&self, buffer: &mut [u8], manner: Manner) -> io::Result<usize> {
+        self.read_by(buffer, Patience::Call(manner))
+    }
+
+    pub(crate) fn peek_as(&self, buffer: &mut [u8], manner: Manner) -> io::Result<usize> {
+        self.peek_by(buffer, Patience::Call(manner))
+    }
+
+    pub(crate) fn write_as(&self, slices: &[IoSlice<'_>], manner: Manner) -> io::Result<usize> {
+        self.write_vectored_by(slices, Patience::Call(manner))
+    }
+
+    pub(crate) fn write_urgent_as(&self, bytes: &[u8], manner: Manner) -> io::Result<usize> {
+        self.write_urgent_by(bytes, Patience::Call(manner))
+    }
+
+    /// How the peer has ended its stream.
+    pub(crate) fn peer_end(&self) -> Option<End> {
+        self.lock().session.peer_end().map(|(end, _)| end)
+    }
+
+    /// Why the session has failed.
+    pub(crate) fn failed(&self) -> Option<io::Error> {
+        self.lock().session.failure().map(failure)
+    }
+
+    /// Whether the stream, with all that arrived, was read up to where it goes on elsewhere.
+    pub(crate) fn is_suspended(&self) -> bool {
+        is_suspended(&self.lock())
+    }
+
+    /// Has the service thread tell of what happens, or, with `None`, no more.
+    pub(crate) fn attend(&self, observing: Option<(Weak<dyn Observer>, Zeal)>) {
+        let mut state = self.lock();
+        state.observer = observing.map(|(observer, zeal)| Observing { observer, zeal });
+        // The service thread may be waiting with less zeal.
+        let look = state.observer.is_some() && self.adopted.load(Ordering::Relaxed);
+        self.leave(state);
+        if look {
+            super::service::look_again(self);
+        }
+    }
+
+    /// Sends nothing more here; the stream goes on elsewhere.
+    pub(crate) fn suspend(&self) {
+        let mut state = self.lock();
+        state.end_sending(Ending::Suspend);
+        state.drain(&self.socket, None);
+        state.activity = true;
+        self.leave(state);
+    }
+
+    /// Ends at once, with a word to the peer.
+    pub(crate) fn abort(&self) {
+        let mut state = self.lock();
+        let now = state.now();
+        state.session.abort(now, ResetReason::Aborted);
+        state.discard();
+        state.settings.closing = true;
+        state.drain(&self.socket, None);
+        state.activity = true;
+        self.leave(state);
+    }
+
+    /// Takes what has arrived, as far as it can without waiting, and says what there is.
+    pub(crate) fn look(&self) -> News {
+        let mut state = self.lock();
+        state.set_direct(&self.socket, false);
+        for _ in 0..LOOKS {
+            if !state.poll(&self.socket, None) {
+                break;
+            }
+        }
+        state.tick(&self.socket);
+        let end = state.session.peer_end().map(|(end, _)| end);
+        let wanted = state.write_wanted.max(1);
+        let failed = state.session.failure().is_some() || state.closed;
+        let news = News {
+            readable: state.is_readable(),
+            writable: failed || state.has_room(wanted),
+            urgent: !state.urgent.is_empty() && !state.urgent.inline,
+            peer_shut: end == Some(End::Shutdown),
+            suspended: is_suspended(&state),
+            suspending: end == Some(End::Suspended),
+            failed,
+        };
+        self.leave(state);
+        news
+    }
+
+    /// Prepares for sleep: the descriptor that becomes readable at news, or `None` if there may be
+    /// news already, or will be none any more.
+    pub(crate) fn arm_for_news(&self) -> Option<RawFd> {
+        let mut state = self.lock();
+        let armed = match self.arm(&mut state) {
+            Armed::Descriptor(descriptor) => Some(descriptor.as_raw_fd()),
+            Armed::News | Armed::Closed => None,
+        };
+        self.leave(state);
+        armed
+    }
+
+    /// Bytes of the stream that wait here for the application.
+    pub(crate) fn unread(&self) -> u64 {
+        self.lock().session.unread()
+    }
+}
+
+fn is_suspended(state: &State) -> bool {
+    let end = state.session.peer_end();
+    matches!(end, Some((End::Suspended, at)) if state.session.consumed_offset() >= at)
+}

@@ -1,0 +1,236 @@
+//! Kernel connections that go over to the SAN and back, as their applications see them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::undocumented_unsafe_blocks,
+    unused_qualifications
+)]
+
+#[path = "companion/ends.rs"]
+mod ends;
+
+use std::io;
+use std::thread;
+
+use ends::{End, fill, kernel_pair, pair, until, upgrade, upgraded};
+use wsd_switch::companion::{Path, Reason, Role};
+
+#[test]
+fn a_busy_connection_goes_over_to_the_san() {
+    let (one, two) = upgraded();
+    for end in [&one, &two] {
+        let before = end.companion.snapshot();
+        assert_eq!(before.path, Path::San);
+        assert_eq!(before.upgrades, 1);
+    }
+    let bytes = vec![3; 100_000];
+    let mut room = vec![0; 100_000];
+    let sender = thread::spawn(move || {
+        one.send_all(&bytes).unwrap();
+        one
+    });
+    two.receive_exactly(&mut room).unwrap();
+    assert!(room.iter().all(|byte| *byte == 3));
+    let one = sender.join().unwrap();
+    assert!(one.companion.snapshot().sent_san >= 100_000);
+    assert!(two.companion.snapshot().received_san >= 100_000);
+}
+
+#[test]
+fn a_peer_without_a_companion_gets_every_byte_and_nothing_else() {
+    let (one, two) = kernel_pair();
+    let one = End::new(one, Role::Connected);
+    let reader = thread::spawn(move || {
+        use std::io::Read;
+        let mut all = Vec::new();
+        let mut two = two;
+        two.read_to_end(&mut all).unwrap();
+        all
+    });
+    let mut bytes = vec![0; 300_000];
+    fill(1, 0, &mut bytes);
+    for piece in bytes.chunks(5_000) {
+        one.send_all(piece).unwrap();
+    }
+    one.shut();
+    assert!(reader.join().unwrap() == bytes);
+    assert_eq!(one.companion.path(), Path::Tcp);
+}
+
+#[test]
+fn an_accepted_end_without_a_beacon_at_its_peer_says_so() {
+    let (one, two) = kernel_pair();
+    let two = End::new(two, Role::Accepted);
+    let writer = thread::spawn(move || {
+        use std::io::Write;
+        let mut one = one;
+        one.write_all(&[1; 200_000]).unwrap();
+        one
+    });
+    let mut room = vec![0; 200_000];
+    two.receive_exactly(&mut room).unwrap();
+    until("the peer is silent", || {
+        two.companion.reason() == Reason::PeerSilent
+    });
+    assert_eq!(two.companion.path(), Path::Tcp);
+    drop(writer.join().unwrap());
+}
+
+#[test]
+fn the_end_of_a_half_closed_stream_comes_after_its_last_byte() {
+    let (one, two) = upgraded();
+    let mut bytes = vec![0; 3_000_000];
+    fill(2, 0, &mut bytes);
+    let expected = bytes.clone();
+    let writer = thread::spawn(move || {
+        one.send_all(&bytes).unwrap();
+        one.shut();
+        let error = one.send(&[1], 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+        let mut answer = [0; 5];
+        one.receive_exactly(&mut answer).unwrap();
+        assert_eq!(&answer, b"done.");
+        assert_eq!(one.receive(&mut answer, 0).unwrap(), 0);
+    });
+    let mut room = vec![0; expected.len()];
+    two.receive_exactly(&mut room).unwrap();
+    assert!(room == expected);
+    assert_eq!(two.receive(&mut room, 0).unwrap(), 0);
+    assert_eq!(two.receive(&mut room, 0).unwrap(), 0);
+    two.send_all(b"done.").unwrap();
+    drop(two);
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_close_delivers_what_was_sent() {
+    let (one, two) = upgraded();
+    let mut bytes = vec![0; 1_000_000];
+    fill(3, 0, &mut bytes);
+    one.send_all(&bytes).unwrap();
+    drop(one);
+    let mut room = vec![0; bytes.len()];
+    two.receive_exactly(&mut room).unwrap();
+    assert!(room == bytes);
+    assert_eq!(two.receive(&mut room, 0).unwrap(), 0);
+}
+
+#[test]
+fn unread_bytes_make_a_close_a_reset() {
+    let (one, two) = upgraded();
+    one.send_all(&[1; 1000]).unwrap();
+    until("the bytes are there", || {
+        two.companion.refresh() & libc::POLLIN != 0
+    });
+    drop(two);
+    let mut room = [0; 10];
+    let error = one.receive(&mut room, 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+}
+
+#[test]
+fn a_downgrade_loses_and_repeats_nothing_and_an_upgrade_may_follow() {
+    let (one, two) = upgraded();
+    let mut bytes = vec![0; 50_000];
+    fill(4, 0, &mut bytes);
+    one.send_all(&bytes).unwrap();
+    two.send_all(&bytes).unwrap();
+    let reader = thread::spawn(move || {
+        let mut room = vec![0; 55_000];
+        two.receive_exactly(&mut room).unwrap();
+        (two, room)
+    });
+    one.companion.downgrade(one.fd(), Reason::Asked).unwrap();
+    assert_eq!(one.companion.path(), Path::Tcp);
+    one.send_all(&bytes[..5_000]).unwrap();
+    let (two, room) = reader.join().unwrap();
+    assert!(room[..50_000] == bytes && room[50_000..] == bytes[..5_000]);
+    let mut room = vec![0; 50_000];
+    one.receive_exactly(&mut room).unwrap();
+    assert!(room == bytes);
+    assert_eq!(two.companion.path(), Path::Tcp);
+    assert_eq!(two.companion.reason(), Reason::PeerAsked);
+    upgrade(&one, &two);
+    assert_eq!(one.companion.snapshot().upgrades, 2);
+}
+
+#[test]
+fn after_three_downgrades_the_kernel_keeps_the_connection() {
+    let (one, two) = pair();
+    for round in 0..3 {
+        upgrade(&one, &two);
+        let end = if round % 2 == 0 { &one } else { &two };
+        end.companion.downgrade(end.fd(), Reason::Asked).unwrap();
+        until("both are back", || {
+            one.companion.refresh();
+            two.companion.refresh();
+            one.companion.path() == Path::Tcp && two.companion.path() == Path::Tcp
+        });
+    }
+    let mut room = [0; 1000];
+    for _ in 0..300 {
+        one.send_all(&[1; 1000]).unwrap();
+        two.receive_exactly(&mut room).unwrap();
+        two.send_all(&[1; 1000]).unwrap();
+        one.receive_exactly(&mut room).unwrap();
+    }
+    assert_eq!(one.companion.path(), Path::Tcp);
+    assert_eq!(one.companion.snapshot().upgrades, 3);
+}
+
+#[test]
+fn flags_of_a_receive_mean_what_they_mean_to_the_kernel() {
+    let (one, two) = upgraded();
+    let mut room = [0; 10];
+    let error = two.receive(&mut room, libc::MSG_DONTWAIT).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    one.send_all(b"abcdef").unwrap();
+    assert_eq!(two.receive(&mut room[..3], libc::MSG_PEEK).unwrap(), 3);
+    assert_eq!(&room[..3], b"abc");
+    assert_eq!(two.receive(&mut room[..2], libc::MSG_TRUNC).unwrap(), 2);
+    let writer = thread::spawn(move || {
+        thread::sleep(std::time::Duration::from_millis(50));
+        one.send_all(b"ghijkl").unwrap();
+        one
+    });
+    assert_eq!(two.receive(&mut room, libc::MSG_WAITALL).unwrap(), 10);
+    assert_eq!(&room, b"cdefghijkl");
+    let one = writer.join().unwrap();
+    one.send(b"x!", libc::MSG_OOB).unwrap();
+    let mut byte = [0];
+    until("the urgent byte is there", || {
+        two.receive(&mut byte, libc::MSG_OOB).is_ok()
+    });
+    assert_eq!(&byte, b"!");
+    assert_eq!(two.receive(&mut room, 0).unwrap(), 1);
+    assert_eq!(room[0], b'x');
+}
+
+#[test]
+fn a_receive_keeps_to_its_time_out() {
+    let (one, two) = upgraded();
+    two.tcp
+        .set_read_timeout(Some(std::time::Duration::from_millis(30)))
+        .unwrap();
+    let error = two.receive(&mut [0; 10], 0).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    two.tcp.set_read_timeout(None).unwrap();
+    two.tcp.set_nonblocking(true).unwrap();
+    let error = two.receive(&mut [0; 10], 0).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    let mut sent = 0;
+    let error = loop {
+        match two.send(&[1; 60_000], 0) {
+            Ok(count) => sent += count,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    let mut room = vec![0; sent];
+    one.receive_exactly(&mut room).unwrap();
+}
