@@ -58,6 +58,8 @@ const UNSAFE: &[&str] = &[
     "src/spi/transfer.rs",
     "src/spi/unsupported.rs",
     "src/spi/upcall.rs",
+    "capi/src/exports.rs",
+    "capi/src/sys.rs",
     "cli/src/sys.rs",
     "preload/src/calls/data.rs",
     "preload/src/calls/dup.rs",
@@ -109,6 +111,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("src", &["wsd_proto"]),
     ("proto/src", &[]),
     ("switch/src", &["wsdirect", "wsd_proto"]),
+    ("capi/src", &["wsd_switch"]),
     ("cli/src", &["wsd_switch"]),
     ("preload/src", &["wsd_switch"]),
 ];
@@ -118,12 +121,20 @@ const OURS: &[&str] = &[
     "wsd_proto",
     "wsd_switch",
     "wsd_preload",
+    "wsd_capi",
     "wsdirect_cli",
 ];
 
 fn sources() -> Vec<Source> {
     let all = files(
-        &["src", "proto/src", "switch/src", "preload/src", "cli/src"],
+        &[
+            "src",
+            "proto/src",
+            "switch/src",
+            "preload/src",
+            "capi/src",
+            "cli/src",
+        ],
         &[".rs"],
     );
     assert!(all.len() > 10, "the sources were not found");

@@ -513,37 +513,57 @@ impl TcpSocket {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
-    /// Connects within the time, or fails as std's `TcpStream` does.
+    /// Connects within the time, or fails as std's `TcpStream` does. Then the kernel forgets the
+    /// attempt, so that whoever has another descriptor of the socket can make the next one.
     pub(crate) fn connect(
         self,
         to: SocketAddr,
         deadline: Option<Instant>,
     ) -> io::Result<TcpStream> {
-        if deadline.is_some_and(|end| end <= Instant::now()) {
-            return Err(io::Error::from(io::ErrorKind::TimedOut));
-        }
-        let to = SockAddr::from(to);
-        let len = libc::socklen_t::try_from(to.len()).unwrap_or_default();
         let stream = TcpStream::from(self.fd);
-        stream.set_nonblocking(true)?;
-        // SAFETY: the address is live and as long as stated.
-        let begun = check(unsafe { libc::connect(stream.as_raw_fd(), to.as_ptr().cast(), len) });
-        match begun {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-                let mut fds = [PollFd::writable(stream.as_fd())];
-                if wait(&mut fds, deadline)? == 0 {
-                    return Err(io::Error::from(io::ErrorKind::TimedOut));
+        match establish(&stream, to, deadline) {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                // A connection that is there is not this function's.
+                if error.raw_os_error() != Some(libc::EISCONN) {
+                    forget_attempt(&stream);
                 }
-                if let Some(error) = stream.take_error()? {
-                    return Err(error);
-                }
+                Err(error)
             }
-            Err(error) => return Err(error),
         }
-        stream.set_nonblocking(false)?;
-        Ok(stream)
     }
+}
+
+fn forget_attempt(stream: &TcpStream) {
+    let nowhere = SockAddr::room();
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).unwrap_or_default();
+    // SAFETY: all zeroes is an address without a family (AF_UNSPEC), longer than stated.
+    unsafe { libc::connect(stream.as_raw_fd(), nowhere.as_ptr().cast(), len) };
+}
+
+fn establish(stream: &TcpStream, to: SocketAddr, deadline: Option<Instant>) -> io::Result<()> {
+    if deadline.is_some_and(|end| end <= Instant::now()) {
+        return Err(io::Error::from(io::ErrorKind::TimedOut));
+    }
+    let to = SockAddr::from(to);
+    let len = libc::socklen_t::try_from(to.len()).unwrap_or_default();
+    stream.set_nonblocking(true)?;
+    // SAFETY: the address is live and as long as stated.
+    let begun = check(unsafe { libc::connect(stream.as_raw_fd(), to.as_ptr().cast(), len) });
+    match begun {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+            let mut fds = [PollFd::writable(stream.as_fd())];
+            if wait(&mut fds, deadline)? == 0 {
+                return Err(io::Error::from(io::ErrorKind::TimedOut));
+            }
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    stream.set_nonblocking(false)
 }
 
 /// A TCP socket that somebody else has made.

@@ -235,25 +235,26 @@ fn sockets_that_the_caller_has_made_listen_and_connect_over_the_san() {
 
 #[test]
 fn a_socket_whose_connect_was_refused_can_be_used_again() {
-    let refused = TcpListener::bind((here(), 0))
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let socket = socket();
-    let again = socket.try_clone().unwrap();
     let switch = Switch::global();
-    let error = switch
-        .connect_from(socket, refused, &StreamOptions::new())
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-    let listener = SanListener::bind((here(), 0)).unwrap();
-    let at = listener.local_addr().unwrap();
-    let connecting =
-        thread::spawn(move || Switch::global().connect_from(again, at, &StreamOptions::new()));
-    let (accepted, peer) = listener.accept().unwrap();
-    let stream = connecting.join().unwrap().unwrap();
-    assert_eq!(stream.local_addr().unwrap(), peer);
-    drop((stream, accepted));
+    for mode in [Mode::Auto, Mode::Tcp] {
+        let options = StreamOptions::new().mode(mode);
+        let closed = TcpListener::bind((here(), 0)).unwrap();
+        let refused = closed.local_addr().unwrap();
+        drop(closed);
+        let socket = socket();
+        for _ in 0..2 {
+            let again = socket.try_clone().unwrap();
+            let error = switch.connect_from(again, refused, &options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        }
+        let listener = SanListener::bind((here(), 0)).unwrap();
+        let at = listener.local_addr().unwrap();
+        let connecting = thread::spawn(move || switch.connect_from(socket, at, &options));
+        let (accepted, peer) = listener.accept().unwrap();
+        let stream = connecting.join().unwrap().unwrap();
+        assert_eq!(stream.local_addr().unwrap(), peer);
+        assert_eq!(accepted.transport().is_san(), mode == Mode::Auto);
+    }
 }
 
 #[test]
