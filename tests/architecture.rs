@@ -89,6 +89,7 @@ const UNSAFE: &[&str] = &[
     "preload/src/raw.rs",
     "preload/src/real.rs",
     "preload/src/sets/control.rs",
+    "preload/src/sets/fork.rs",
     "preload/src/sets/sys.rs",
     "preload/src/sets/wait.rs",
     "preload/src/table.rs",

@@ -10,6 +10,7 @@
 //! * this file: the sets of the process by number, and the set as a whole;
 //! * `member`: one connection in one set, where it is registered, and moving it;
 //! * `control`: epoll_ctl(); `wait`: epoll_wait(); `watch`: what companions tell;
+//! * `fork`: two processes with one set;
 //! * `care`: the service thread's part, for sets whose waiters we do not see; `sys`: the kernel.
 //!
 //! Locks: a set's state, then nothing but the companion's list of sets (never held together with
@@ -17,6 +18,7 @@
 
 mod care;
 mod control;
+mod fork;
 mod member;
 pub(crate) mod sys;
 mod wait;
@@ -30,6 +32,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub(crate) use control::control;
+pub(crate) use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 pub(crate) use wait::{Wait, wait};
 
 use crate::{guard, log};

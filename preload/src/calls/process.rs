@@ -13,7 +13,7 @@ use wsd_switch::companion::{Companion, Reason};
 use crate::log::Border;
 use crate::raw::keeping_errno;
 use crate::table::{Held, Mark};
-use crate::{export, guard, log, real, table};
+use crate::{export, guard, log, real, sets, table};
 
 /// Gives a connection to the kernel for good: others will use it, or use it past us. errno is kept.
 pub(crate) fn hand_over(held: &Held, fd: RawFd, why: Reason) {
@@ -61,11 +61,13 @@ pub(crate) fn watch_forks() {
 unsafe extern "C" fn before_fork() {
     if !guard::forking() {
         Companion::before_fork();
+        sets::before_fork();
     }
 }
 
 unsafe extern "C" fn in_parent() {
     if !guard::forking() {
+        sets::after_fork_in_parent();
         Companion::after_fork_in_parent();
     }
 }
@@ -73,6 +75,7 @@ unsafe extern "C" fn in_parent() {
 unsafe extern "C" fn in_child() {
     if !guard::forking() {
         guard::reset();
+        sets::after_fork_in_child();
         Companion::after_fork_in_child();
     }
 }
@@ -83,16 +86,19 @@ pub(super) fn forked(fork: impl FnOnce() -> pid_t) -> pid_t {
     keeping_errno(|| {
         let _inside = guard::enter();
         Companion::before_fork();
+        sets::before_fork();
     });
     guard::set_forking(true);
     let pid = fork();
     keeping_errno(|| {
         if pid == 0 {
             guard::reset();
+            sets::after_fork_in_child();
             Companion::after_fork_in_child();
         } else {
             guard::set_forking(false);
             let _inside = guard::enter();
+            sets::after_fork_in_parent();
             Companion::after_fork_in_parent();
         }
     });

@@ -1,0 +1,77 @@
+//! Poll sets across fork().
+//!
+//! The kernel's sets are one for both processes afterwards; what we keep of them is each process's
+//! own. Owns: that the locks are free in the child, and that the child leaves the parent's
+//! registrations and descriptors of ours alone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{SETS, Set};
+
+/// The sets that are locked because a fork is under way.
+static LOCKED: Mutex<Vec<Arc<Set>>> = Mutex::new(Vec::new());
+
+/// Right before a fork: nobody else is in the middle of something.
+#[allow(clippy::mem_forget, reason = "unlocked by force, in two processes")]
+pub(crate) fn before_fork() {
+    let mut locked = LOCKED.lock();
+    let sets = SETS.write();
+    let mut all: Vec<Arc<Set>> = sets.iter().flat_map(|map| map.values().cloned()).collect();
+    all.sort_by_key(|set| Arc::as_ptr(set).addr());
+    all.dedup_by_key(|set| Arc::as_ptr(set).addr());
+    for set in &all {
+        MutexGuard::leak(set.lock());
+    }
+    std::mem::forget(sets);
+    *locked = all;
+    MutexGuard::leak(locked);
+}
+
+fn unlock() -> Vec<Arc<Set>> {
+    // SAFETY: `before_fork` has locked it on this thread and leaked the guard.
+    unsafe { LOCKED.force_unlock() };
+    let locked = std::mem::take(&mut *LOCKED.lock());
+    for set in &locked {
+        // SAFETY: as above.
+        unsafe { set.state.force_unlock() };
+    }
+    // SAFETY: as above.
+    unsafe { SETS.force_unlock_write() };
+    locked
+}
+
+/// In the parent, also if the fork has failed.
+pub(crate) fn after_fork_in_parent() {
+    drop(unlock());
+}
+
+/// In the child.
+pub(crate) fn after_fork_in_child() {
+    for set in unlock() {
+        set.inside.store(0, Ordering::Relaxed);
+        set.sleeping.store(0, Ordering::Relaxed);
+        set.passing.store(0, Ordering::Relaxed);
+        set.resting.store(true, Ordering::Relaxed);
+        let mut state = set.lock();
+        state.inherited = true;
+        state.cared = false;
+        state.care = super::care::Care::default();
+        // The parent sleeps there; a new one is made when it is needed.
+        let own = state.own.take();
+        let mut to_look_at = Vec::new();
+        for (index, place) in state.members.iter_mut().enumerate() {
+            if let Some(member) = &mut place.member {
+                member.watched = None;
+                to_look_at.extend(u32::try_from(index));
+            }
+        }
+        for index in to_look_at {
+            state.put(index);
+        }
+        drop(state);
+        drop(own);
+    }
+}
