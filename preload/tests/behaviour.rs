@@ -258,6 +258,8 @@ programs! {
     daemonic
     duplicates
     elsewhere
+    epoll_modes
+    epoll_turns
     files
     flags
     forking
@@ -284,6 +286,7 @@ programs! {
     unread
     urgent
     vectors
+    waiting
 }
 
 #[test]
