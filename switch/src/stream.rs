@@ -69,8 +69,7 @@ impl SanStream {
                 Some(_) => observe::Role::Connected,
                 None => observe::Role::Accepted,
             },
-            local: connection.local_addr(),
-            peer: connection.peer_addr(),
+            addresses: Some((connection.local_addr(), connection.peer_addr())),
             fd: companion.as_ref().map(AsRawFd::as_raw_fd),
             path: observe::Path::San,
             provider: connection.provider_name(),
@@ -102,17 +101,14 @@ impl SanStream {
             tracing::warn!(%error, "a TCP connection stays without keep-alive");
         }
         let addresses = stream.local_addr().ok().zip(stream.peer_addr().ok());
-        let slot = addresses.and_then(|(local, peer)| {
-            Slot::new(&observe::About {
-                role,
-                local,
-                peer,
-                fd: Some(stream.as_raw_fd()),
-                path: observe::Path::Kernel,
-                provider: "",
-                upgrade: observe::Upgrade::Fixed,
-                reason: reason.code(),
-            })
+        let slot = Slot::new(&observe::About {
+            role,
+            addresses,
+            fd: Some(stream.as_raw_fd()),
+            path: observe::Path::Kernel,
+            provider: "",
+            upgrade: observe::Upgrade::Fixed,
+            reason: reason.code(),
         });
         let path = Path::Tcp(KernelStream::new(stream, slot), reason);
         SanStream {

@@ -25,8 +25,9 @@ pub(crate) fn trace(args: &args::Trace) -> Result<(), Failure> {
         .map_err(cannot)?
         .ok_or_else(gone)?;
     output::note(&format!(
-        "watching {} of process {pid}: {} to {}",
-        live.id, live.local, live.peer
+        "watching {} of process {pid}: {}",
+        live.id,
+        ends(&live)
     ));
     let (mut shown, mut lost, mut idle) = (0, 0, 0);
     loop {
@@ -80,7 +81,9 @@ fn choose(args: &args::Trace) -> Result<(u32, Live), Failure> {
     }
     let fd = args.target.and_then(|target| target.fd);
     let matches = |live: &Live| {
-        let same = |wanted: Option<SocketAddr>, found| wanted.is_none_or(|at| at == found);
+        let same = |wanted: Option<SocketAddr>, found: Option<SocketAddr>| {
+            wanted.is_none_or(|at| Some(at) == found)
+        };
         fd.is_none_or(|fd| live.fd == Some(fd))
             && args.id.is_none_or(|id| live.id == id)
             && same(args.local, live.local)
@@ -103,13 +106,22 @@ fn choose(args: &args::Trace) -> Result<(u32, Live), Failure> {
             .pop()
             .ok_or_else(|| Failure::new("there is no such connection")),
         count => {
-            let named = candidates.iter().take(8).map(|(pid, live)| {
-                format!("{pid} --id {} ({} to {})", live.id, live.local, live.peer)
-            });
+            let named = candidates
+                .iter()
+                .take(8)
+                .map(|(pid, live)| format!("{pid} --id {} ({})", live.id, ends(live)));
             let list: Vec<_> = named.collect();
             Err(Failure::new(format!("{count} connections are meant"))
                 .advise(format!("name one: {}", list.join(", "))))
         }
+    }
+}
+
+/// "127.0.0.1:1 to 127.0.0.1:2".
+fn ends(live: &Live) -> String {
+    match (live.local, live.peer) {
+        (Some(local), Some(peer)) => format!("{local} to {peer}"),
+        _ => "addresses unknown".to_owned(),
     }
 }
 

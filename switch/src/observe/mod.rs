@@ -6,7 +6,8 @@
 //!
 //! * `layout`: where what stands; `memory`: the memory of this process; `slot`, `ring`: what is
 //!   written into it; `meter`: when a connection over the SAN writes.
-//! * `reader`, `tracer`: the other side, which trusts nothing that it reads.
+//! * `reader`, `tracer`: the other side, which trusts nothing that it reads; `sockets`: what the
+//!   kernel tells of a connection's addresses.
 //!
 //! Invariant: observing costs a connection a few stores for each call, no lock, no system call and
 //! no memory of its own; failing to observe harms nobody.
@@ -18,6 +19,7 @@ mod meter;
 mod reader;
 mod ring;
 mod slot;
+mod sockets;
 #[cfg(test)]
 #[allow(unsafe_code)]
 mod tests;

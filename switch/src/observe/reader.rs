@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::layout::{
     self, ENTRY_WORDS, HEAD_LEN, MAGIC, SLOT_LEN, SLOT_WORDS, VERSION, head, life, slot,
 };
-use super::{Path, Role, Upgrade};
+use super::{Path, Role, Upgrade, sockets};
 
 /// Attempts to read something while it changes.
 const ATTEMPTS: usize = 1000;
@@ -48,10 +48,10 @@ pub struct Live {
     pub id: u64,
     /// Which end this is.
     pub role: Role,
-    /// This end.
-    pub local: SocketAddr,
+    /// This end; `None` if it cannot be told.
+    pub local: Option<SocketAddr>,
     /// The other end.
-    pub peer: SocketAddr,
+    pub peer: Option<SocketAddr>,
     /// The application's descriptor, if it is known.
     pub fd: Option<RawFd>,
     /// What carries it.
@@ -168,6 +168,7 @@ fn look(pid: u32) -> io::Result<Option<Process>> {
     if !is_alive(pid) {
         return Ok(None);
     }
+    sockets::name(pid, &mut connections);
     connections.sort_by_key(|connection| connection.id);
     Ok(Some(Process {
         pid,
@@ -177,7 +178,7 @@ fn look(pid: u32) -> io::Result<Option<Process>> {
     }))
 }
 
-fn folder(pid: u32) -> PathBuf {
+pub(super) fn folder(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
@@ -404,6 +405,11 @@ impl Memory {
 fn live(words: &[u64; SLOT_WORDS]) -> Option<Live> {
     let word = |index: usize| words.get(index).copied().unwrap_or(0);
     let some = |index: usize| [word(index), word(index + 1), word(index + 2)];
+    // No address is one thing, nonsense another.
+    let address = |index: usize| match some(index) {
+        [0, 0, 0] => Some(None),
+        words => layout::address_from_words(words).map(Some),
+    };
     let text = |index: usize| {
         let [a, b, c] = some(index);
         layout::text_from_words([a, b, c, word(index + 3)])
@@ -419,8 +425,8 @@ fn live(words: &[u64; SLOT_WORDS]) -> Option<Live> {
             2 => Role::Accepted,
             _ => return None,
         },
-        local: layout::address_from_words(some(slot::LOCAL))?,
-        peer: layout::address_from_words(some(slot::PEER))?,
+        local: address(slot::LOCAL)?,
+        peer: address(slot::PEER)?,
         fd: word(slot::FD)
             .checked_sub(1)
             .and_then(|fd| RawFd::try_from(fd).ok()),

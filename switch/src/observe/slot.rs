@@ -20,10 +20,8 @@ use super::{Path, Role, Upgrade};
 pub struct About<'a> {
     /// Who connected.
     pub role: Role,
-    /// This end.
-    pub local: SocketAddr,
-    /// The other end.
-    pub peer: SocketAddr,
+    /// This end and the other one, if known: who looks finds out by the descriptor.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// The application's descriptor.
     pub fd: Option<RawFd>,
     /// What carries it.
@@ -77,7 +75,6 @@ impl Slot {
         }
         let memory::Place { index, id, words } = memory::take()?;
         let new = Slot { words, index, id };
-        let address = layout::address_to_words;
         new.change(|words| {
             words.fill_from(slot::LIFE);
             words.set(slot::LIFE, life::LIVE);
@@ -87,8 +84,7 @@ impl Slot {
             words.set_byte(slot::KINDS, 2, about.upgrade.number());
             words.set_fd(about.fd);
             words.set(slot::STARTED, now());
-            words.set_all(slot::LOCAL, address(&about.local));
-            words.set_all(slot::PEER, address(&about.peer));
+            words.set_addresses(about.addresses);
             words.set_all(slot::PROVIDER, layout::text_to_words(about.provider));
             words.set_all(slot::REASON, layout::text_to_words(about.reason));
         });
@@ -108,6 +104,11 @@ impl Slot {
     /// Changes words of the first group.
     fn change(&self, change: impl FnOnce(&Words)) {
         memory::change(|| changed(self.words, slot::COLD, change));
+    }
+
+    /// Its addresses have become known.
+    pub fn set_addresses(&self, local: SocketAddr, peer: SocketAddr) {
+        self.change(|words| words.set_addresses(Some((local, peer))));
     }
 
     /// The connection is carried by something else now.
@@ -157,6 +158,15 @@ impl Slot {
     /// This many bytes came in by the kernel.
     pub fn received_by_kernel(&self, bytes: usize) {
         self.add(slot::KERNEL_RECEIVED, bytes);
+    }
+
+    /// All bytes that have gone each way by the kernel, for an owner that counts them itself.
+    pub fn carried_by_kernel(&self, sent: u64, received: u64) {
+        for (index, bytes) in [(slot::KERNEL_SENT, sent), (slot::KERNEL_RECEIVED, received)] {
+            if let Some(word) = self.word(index) {
+                word.store(bytes, Ordering::Relaxed);
+            }
+        }
     }
 
     fn add(&self, index: usize, bytes: usize) {
@@ -259,6 +269,16 @@ impl Words {
             let others = word.load(Ordering::Relaxed) & !(0xff << (8 * byte));
             word.store(others | u64::from(value) << (8 * byte), Ordering::Relaxed);
         }
+    }
+
+    fn set_addresses(&self, addresses: Option<(SocketAddr, SocketAddr)>) {
+        let words = |address: &SocketAddr| layout::address_to_words(address);
+        let (local, peer) = match &addresses {
+            Some((local, peer)) => (words(local), words(peer)),
+            None => ([0; 3], [0; 3]),
+        };
+        self.set_all(slot::LOCAL, local);
+        self.set_all(slot::PEER, peer);
     }
 
     fn set_fd(&self, fd: Option<RawFd>) {

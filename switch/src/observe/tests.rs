@@ -17,8 +17,10 @@ use super::*;
 fn about(port: u16) -> About<'static> {
     About {
         role: Role::Accepted,
-        local: SocketAddr::from(([127, 0, 0, 1], port)),
-        peer: SocketAddr::from(([10, 0, 0, 7], 4711)),
+        addresses: Some((
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            SocketAddr::from(([10, 0, 0, 7], 4711)),
+        )),
         fd: Some(17),
         path: Path::Kernel,
         provider: "",
@@ -45,8 +47,7 @@ fn a_connection_is_seen_as_it_is_until_its_slot_is_dropped() {
     let slot = Slot::new(&about(1)).unwrap();
     let live = find(&slot).unwrap();
     assert_eq!((live.role, live.path), (Role::Accepted, Path::Kernel));
-    assert_eq!(live.local, about(1).local);
-    assert_eq!(live.peer, about(1).peer);
+    assert_eq!(live.local.zip(live.peer), about(1).addresses);
     assert_eq!((live.fd, live.upgrade), (Some(17), Upgrade::Waiting));
     assert_eq!((&*live.provider, &*live.reason), ("", "no-rule"));
     assert_eq!((live.session, live.rtt), (None, None));
@@ -85,7 +86,7 @@ fn a_slot_that_is_used_again_shows_nothing_of_the_connection_before() {
     for _ in 0..64 {
         let live = find(&Slot::new(&about(3)).unwrap()).unwrap();
         assert_eq!((live.kernel_sent, live.san_sent), (0, 0));
-        assert_eq!((live.session, live.local.port()), (None, 3));
+        assert_eq!((live.session, live.local.unwrap().port()), (None, 3));
     }
 }
 
@@ -123,6 +124,34 @@ fn nobody_reads_a_mixture() {
     over.store(true, Ordering::Relaxed);
     writer.join().unwrap();
     assert!(reads > 1000, "{reads}");
+}
+
+#[test]
+fn addresses_that_nobody_has_told_are_those_of_the_descriptor() {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(at).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let slot = Slot::new(&About {
+            addresses: None,
+            fd: Some(stream.as_raw_fd()),
+            ..about(0)
+        })
+        .unwrap();
+        let live = find(&slot).unwrap();
+        assert_eq!(live.local, stream.local_addr().ok());
+        assert_eq!(live.peer, stream.peer_addr().ok());
+        slot.set_fd(None);
+        let live = find(&slot).unwrap();
+        assert_eq!((live.local, live.peer), (None, None));
+        let (local, peer) = about(9).addresses.unwrap();
+        slot.set_addresses(local, peer);
+        slot.carried_by_kernel(3, 4);
+        let live = find(&slot).unwrap();
+        assert_eq!((live.local, live.peer), (Some(local), Some(peer)));
+        assert_eq!((live.kernel_sent, live.kernel_received), (3, 4));
+    }
 }
 
 /// A memory that somebody else has made.
@@ -219,7 +248,7 @@ fn slots_of_nonsense_are_left_out_and_the_others_shown() {
         (slot::KINDS, 0),
         (slot::KINDS, u64::MAX),
         (slot::LOCAL + 2, u64::MAX),
-        (slot::PEER + 2, 0),
+        (slot::PEER + 2, 1),
         (slot::COLD, 1),
         (slot::HOT, 3),
         (slot::LIFE, 99),
@@ -227,10 +256,8 @@ fn slots_of_nonsense_are_left_out_and_the_others_shown() {
     for (number, (index, value)) in spoilt.into_iter().enumerate() {
         foreign.set(word(number, slot::LIFE), layout::life::LIVE);
         foreign.set(word(number, slot::KINDS), 0x01_02_01);
-        for (offset, part) in layout::address_to_words(&about(5).local)
-            .into_iter()
-            .enumerate()
-        {
+        let (local, _) = about(5).addresses.unwrap();
+        for (offset, part) in layout::address_to_words(&local).into_iter().enumerate() {
             foreign.set(word(number, slot::LOCAL + offset), part);
             foreign.set(word(number, slot::PEER + offset), part);
         }
