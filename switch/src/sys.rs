@@ -26,6 +26,18 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// Calls in which a thread may be cancelled, which unwinds it.
+mod unwinding {
+    unsafe extern "C-unwind" {
+        pub(super) fn ppoll(
+            fds: *mut libc::pollfd,
+            count: libc::nfds_t,
+            time: *const libc::timespec,
+            mask: *const libc::sigset_t,
+        ) -> libc::c_int;
+    }
+}
+
 /// How many descriptors this process may have open.
 pub(crate) fn descriptor_limit() -> usize {
     let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
@@ -242,7 +254,7 @@ pub(crate) fn wait_once(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io
     let count = libc::nfds_t::try_from(fds.len()).unwrap_or(libc::nfds_t::MAX);
     // SAFETY: `PollFd` is transparent over pollfd; the slice and the time outlive the call; a
     // null signal mask changes nothing.
-    let ready = unsafe { libc::ppoll(fds.as_mut_ptr().cast(), count, time, std::ptr::null()) };
+    let ready = unsafe { unwinding::ppoll(fds.as_mut_ptr().cast(), count, time, std::ptr::null()) };
     Ok(usize::try_from(check(ready)?).unwrap_or(0))
 }
 
@@ -279,6 +291,25 @@ impl PollSet {
         // SAFETY: both descriptors are open, the event is read during the call only.
         check(unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, member, &raw mut event) })?;
         Ok(())
+    }
+
+    /// As [`PollSet::add`], for a descriptor of somebody else; `false` if it is none.
+    pub(crate) fn add_number(&self, fd: RawFd) -> bool {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN.cast_unsigned(),
+            u64: 0,
+        };
+        let set = self.fd.as_raw_fd();
+        // SAFETY: the event is read during the call only; a number that is not open is answered.
+        let added = unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        added == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST)
+    }
+
+    /// Takes such a descriptor out, which may be closed by now.
+    pub(crate) fn remove_number(&self, fd: RawFd) {
+        let none = std::ptr::null_mut();
+        // SAFETY: no event is needed for this; a number that is not open is answered.
+        unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, none) };
     }
 
     /// Consumes the edges that make the set readable.

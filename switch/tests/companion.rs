@@ -17,7 +17,7 @@ mod ends;
 use std::io;
 use std::thread;
 
-use ends::{End, fill, kernel_pair, pair, until, upgrade, upgraded};
+use ends::{End, Numbers, check, fill, kernel_pair, pair, until, upgrade, upgraded};
 use wsd_switch::companion::{Path, Reason, Role};
 
 #[test]
@@ -233,4 +233,62 @@ fn a_receive_keeps_to_its_time_out() {
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     let mut room = vec![0; sent];
     one.receive_exactly(&mut room).unwrap();
+}
+
+/// Both ways at once, sizes of all kinds, going over and back at random moments.
+fn exchange(seed: u64, total: usize) -> (End, End) {
+    let (one, two) = pair();
+    let run = |end: &End, own: u64, other: u64, numbers: &mut Numbers| {
+        thread::scope(|scope| {
+            let mut lengths = Numbers(numbers.next() | 1);
+            scope.spawn(move || {
+                let mut sent = 0;
+                let mut buffer = vec![0; 200_000];
+                while sent < total {
+                    let most = [10, 1000, 20_000, 200_000][lengths.below(4)];
+                    let len = (1 + lengths.below(most)).min(total - sent);
+                    fill(own, sent, &mut buffer[..len]);
+                    end.send_all(&buffer[..len]).unwrap();
+                    sent += len;
+                }
+            });
+            let mut sizes = Numbers(numbers.next() | 1);
+            let downgrade_at = sizes.below(total);
+            let mut received = 0;
+            let mut buffer = vec![0; 300_000];
+            let mut downgraded = false;
+            while received < total {
+                let most = [10, 3000, 300_000][sizes.below(3)];
+                let len = 1 + sizes.below(most);
+                let count = end.receive(&mut buffer[..len], 0).unwrap();
+                assert!(count > 0, "the end came early");
+                check(other, received, &buffer[..count]);
+                received += count;
+                if !downgraded && received > downgrade_at {
+                    downgraded = true;
+                    end.companion.downgrade(end.fd(), Reason::Asked).unwrap();
+                }
+            }
+            assert_eq!(received, total);
+        });
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| run(&one, 11, 22, &mut Numbers(seed | 1)));
+        run(&two, 22, 11, &mut Numbers(seed.wrapping_add(77) | 1));
+    });
+    (one, two)
+}
+
+#[test]
+fn random_exchanges_with_changes_of_path_keep_every_byte() {
+    let mut san = 0;
+    for seed in 1..9 {
+        let (one, two) = exchange(seed * 1_000_003, 3_000_000);
+        san += one.companion.snapshot().sent_san + two.companion.snapshot().sent_san;
+        one.shut();
+        two.shut();
+        assert_eq!(one.receive(&mut [0; 10], 0).unwrap(), 0);
+        assert_eq!(two.receive(&mut [0; 10], 0).unwrap(), 0);
+    }
+    assert!(san > 1_000_000, "only {san} bytes went over the SAN");
 }

@@ -396,7 +396,7 @@ impl Companion {
             core.leftover.drain(..count);
         }
         if core.leftover.is_empty() && self.rx.phase() == BETWEEN && !peeks {
-            self.rx.phase.store(KERNEL, Ordering::SeqCst);
+            self.rx_to(KERNEL);
         }
         drop(core);
         // SAFETY: the caller vouches for the buffers.
@@ -583,13 +583,16 @@ impl Companion {
             } else {
                 connection.write_as(&slices, manner)
             };
-            if manner.nonblocking && (is_would_block(&sent) || patience.is_short(&sent, buffers)) {
+            let short = is_would_block(&sent) || patience.is_short(&sent, buffers);
+            if manner.nonblocking && short {
+                self.stalls.fetch_add(1, Ordering::Relaxed);
                 self.show_now(connection);
             }
             match sent {
                 Ok(count) => {
                     self.tx.count_san(count);
                     self.san_sent();
+                    self.tell_used();
                     return Ok(Some(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

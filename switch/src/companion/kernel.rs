@@ -15,9 +15,9 @@ use libc::{
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "each field is the function of that name")]
 pub struct Kernel {
-    pub recvmsg: unsafe extern "C" fn(c_int, *mut msghdr, c_int) -> ssize_t,
-    pub sendmsg: unsafe extern "C" fn(c_int, *const msghdr, c_int) -> ssize_t,
-    pub poll: unsafe extern "C" fn(*mut pollfd, nfds_t, c_int) -> c_int,
+    pub recvmsg: unsafe extern "C-unwind" fn(c_int, *mut msghdr, c_int) -> ssize_t,
+    pub sendmsg: unsafe extern "C-unwind" fn(c_int, *const msghdr, c_int) -> ssize_t,
+    pub poll: unsafe extern "C-unwind" fn(*mut pollfd, nfds_t, c_int) -> c_int,
     pub fcntl: unsafe extern "C" fn(c_int, c_int, ...) -> c_int,
     pub ioctl: unsafe extern "C" fn(c_int, c_ulong, ...) -> c_int,
     pub getsockopt: unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int,
@@ -28,13 +28,24 @@ pub struct Kernel {
     pub close: unsafe extern "C" fn(c_int) -> c_int,
 }
 
+/// Calls in which a thread may be cancelled, which unwinds it.
+mod unwinding {
+    use libc::{c_int, msghdr, nfds_t, pollfd, ssize_t};
+
+    unsafe extern "C-unwind" {
+        pub(super) fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+        pub(super) fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
+        pub(super) fn poll(fds: *mut pollfd, count: nfds_t, time: c_int) -> c_int;
+    }
+}
+
 static KERNEL: OnceLock<Kernel> = OnceLock::new();
 
 /// The C library's functions as this library is linked to them.
 const LINKED: Kernel = Kernel {
-    recvmsg: libc::recvmsg,
-    sendmsg: libc::sendmsg,
-    poll: libc::poll,
+    recvmsg: unwinding::recvmsg,
+    sendmsg: unwinding::sendmsg,
+    poll: unwinding::poll,
     fcntl: libc::fcntl,
     ioctl: libc::ioctl,
     getsockopt: libc::getsockopt,

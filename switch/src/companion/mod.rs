@@ -86,6 +86,13 @@ pub struct Companion {
     failures: AtomicU32,
     reason: AtomicU8,
     has_shadow: AtomicBool,
+    /// A waiter looks after what is to be shown.
+    attended: AtomicBool,
+    /// Times that a send found no room on the SAN.
+    stalls: AtomicU32,
+    /// As of the last look: changes with each arrival, and each time that room comes back.
+    arrived: AtomicU32,
+    roomy: AtomicU32,
     /// Held for moments; see [`state`].
     core: Mutex<Core>,
     me: Weak<Companion>,
@@ -136,6 +143,10 @@ impl Companion {
             failures: AtomicU32::new(0),
             reason: AtomicU8::new(Reason::None.number()),
             has_shadow: AtomicBool::new(false),
+            attended: AtomicBool::new(false),
+            stalls: AtomicU32::new(0),
+            arrived: AtomicU32::new(0),
+            roomy: AtomicU32::new(0),
             core: Mutex::default(),
             me: me.clone(),
             watcher: OnceLock::new(),
@@ -315,8 +326,21 @@ impl Companion {
         self.end(linger);
     }
 
-    /// The process is about to end.
+    /// The process is about to end. What another thread is at is left alone.
     fn part(&self) {
+        let end = Instant::now() + Duration::from_millis(100);
+        while self.core.is_locked() {
+            if Instant::now() >= end {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        if self
+            .connection()
+            .is_some_and(|connection| connection.is_locked())
+        {
+            return;
+        }
         self.end(None);
     }
 
@@ -433,7 +457,7 @@ impl Companion {
                                 self.come_back(&mut core);
                             } else {
                                 // The peer's end, which the kernel tells of, too.
-                                self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                                self.rx_to(KERNEL);
                             }
                         }
                         Ok(count) => {
@@ -462,7 +486,7 @@ impl Companion {
             let mut core = self.core.lock();
             core.leftover.extend(kept);
             if self.rx.phase() == KERNEL {
-                self.rx.phase.store(BETWEEN, Ordering::SeqCst);
+                self.rx_to(BETWEEN);
             }
         }
         result
@@ -492,7 +516,7 @@ impl Companion {
         core.shadow = Some(made);
         self.has_shadow.store(true, Ordering::SeqCst);
         let connection = core.connection.clone();
-        let zeal = state::zeal(&core);
+        let zeal = state::zeal(&core, self.attended.load(Ordering::Relaxed));
         drop(core);
         if let Some(connection) = connection {
             let me: Weak<dyn Observer> = self.me.clone();
@@ -505,28 +529,30 @@ impl Companion {
     /// Looks for news, without blocking, makes the shadow show them if there is one, and returns
     /// what poll(2) would.
     pub fn refresh(&self) -> i16 {
-        let news = match self.connection() {
-            Some(connection) => {
-                let news = connection.look();
-                if news.suspending {
-                    let mut core = self.core.lock();
-                    if news.suspended {
-                        self.come_back(&mut core);
-                    } else {
-                        self.follow(&mut core);
-                    }
-                    drop(core);
-                    self.moved();
-                }
-                Some(news)
-            }
-            None => None,
-        };
-        self.show(news.as_ref(), false)
+        self.observe();
+        let news = self.look();
+        self.show(news.as_ref(), false, true)
     }
 
-    /// As the shadow is to look now; shows it.
-    fn show(&self, news: Option<&News>, fresh: bool) -> i16 {
+    /// Looks for news and follows what the peer has said about the path.
+    fn look(&self) -> Option<News> {
+        let connection = self.connection()?;
+        let news = connection.look();
+        if news.suspending {
+            let mut core = self.core.lock();
+            if news.suspended && self.rx.phase() == SAN {
+                self.come_back(&mut core);
+            } else {
+                self.follow(&mut core);
+            }
+            drop(core);
+            self.moved();
+        }
+        Some(news)
+    }
+
+    /// What poll(2) would return now; shows it if wanted.
+    fn show(&self, news: Option<&News>, fresh: bool, shows: bool) -> i16 {
         let mut core = self.core.lock();
         let (rx, tx) = (self.rx.phase(), self.tx.phase());
         let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
@@ -542,17 +568,27 @@ impl Companion {
             Some(news) => Face::of(news, core.write_shut),
             None => Face::default(),
         };
+        let mut arrived = news.map_or(0, |news| news.arrived);
         if rx != SAN || news.is_none() {
             face.readable = has(libc::POLLIN) || rx == BETWEEN || rx == BROKEN;
             face.peer_shut = has(libc::POLLRDHUP);
             face.urgent = has(libc::POLLPRI);
             face.both_shut = has(libc::POLLHUP);
             face.failed = has(libc::POLLERR) || rx == BROKEN;
+            let total = self.rx.total.load(Ordering::Relaxed);
+            let here = u64::try_from(kernel::unread(fd)).unwrap_or(0);
+            arrived = arrived
+                .wrapping_add(low_word(total + here))
+                .wrapping_add(u32::from(face.peer_shut) << 30);
         }
         if tx != SAN || news.is_none() {
             face.writable = has(libc::POLLOUT) || tx == BROKEN;
         }
-        if let Some(shadow) = &mut core.shadow {
+        let stalls = self.stalls.load(Ordering::Relaxed);
+        let roomy = stalls.wrapping_sub(u32::from(!face.writable));
+        self.roomy.store(roomy, Ordering::Relaxed);
+        self.arrived.store(arrived, Ordering::Relaxed);
+        if shows && let Some(shadow) = &mut core.shadow {
             shadow.show(face, fresh);
         }
         face.bits()
@@ -561,15 +597,18 @@ impl Companion {
     /// After a call, which may have changed what is to be shown.
     #[inline]
     fn show_now(&self, connection: &Connection) {
-        if self.has_shadow.load(Ordering::Relaxed) {
+        // Relaxed: who sets them looks afterwards itself.
+        if self.has_shadow.load(Ordering::Relaxed) && !self.attended.load(Ordering::Relaxed) {
             let news = connection.look();
-            self.show(Some(&news), false);
+            self.show(Some(&news), false, true);
         }
+        self.tell_used();
     }
 
     /// Prepares for sleep: the descriptor to sleep on, readable at news; or `None` if there are
     /// news already.
     pub fn arm(&self) -> Option<RawFd> {
+        self.observe();
         if self.on_kernel() {
             return Some(self.number);
         }
@@ -587,17 +626,19 @@ impl Companion {
 
     /// Somebody who waits looks after the companion itself, or does no more.
     pub fn attended(&self, on: bool) {
-        let mut core = self.core.lock();
-        if core.attended == on {
+        if self.attended.swap(on, Ordering::SeqCst) == on {
             return;
         }
-        core.attended = on;
-        let zeal = state::zeal(&core);
+        let core = self.core.lock();
+        let zeal = state::zeal(&core, on);
         let connection = core.connection.clone();
         drop(core);
         if let Some(connection) = connection {
             let me: Weak<dyn Observer> = self.me.clone();
             connection.attend(Some((me, zeal)));
+            if !on {
+                self.refresh();
+            }
         }
     }
 
@@ -671,6 +712,45 @@ impl Companion {
         }
     }
 
+    /// What there is to tell about it at its end, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Snapshot {
+            role,
+            reason,
+            received_tcp,
+            sent_tcp,
+            received_san,
+            sent_san,
+            upgrades,
+            downgrades,
+            ..
+        } = self.snapshot();
+        let role = match role {
+            Role::Connected => "client",
+            Role::Accepted => "server",
+        };
+        let core = self.core.lock();
+        let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
+        let name = |address: std::net::SocketAddr| address.to_string();
+        let names = kernel::names(fd).map(|(local, peer)| (name(local), name(peer)));
+        drop(core);
+        let (local, peer) = names.unwrap_or_else(|_| ("-".to_owned(), "-".to_owned()));
+        format!(
+            "role={role} local={local} peer={peer} tcp_in={received_tcp} tcp_out={sent_tcp} \
+             san_in={received_san} san_out={sent_san} upgrades={upgrades} \
+             downgrades={downgrades} reason={}",
+            reason.code()
+        )
+    }
+
+    /// What the end of the process does to companions, for those who end it without the C
+    /// library's handlers: has everything delivered that was sent, within a time. May be called
+    /// again, and from a signal handler.
+    pub fn leave() {
+        service::leave();
+    }
+
     // ---- fork
 
     /// To be called right before fork().
@@ -691,6 +771,9 @@ impl Companion {
 
 impl Drop for Companion {
     fn drop(&mut self) {
+        if self.rx.phase() == GUARDED {
+            self.rx_to(KERNEL);
+        }
         registry::leave(self);
     }
 }
@@ -701,4 +784,8 @@ fn worth(role: Role) -> (u64, u32) {
         Role::Connected => connected,
         Role::Accepted => accepted,
     }
+}
+
+fn low_word(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0)
 }

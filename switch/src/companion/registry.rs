@@ -6,6 +6,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -145,6 +146,14 @@ pub fn all() -> Vec<Arc<Companion>> {
     let all = registry.slots.iter().filter_map(Weak::upgrade).collect();
     drop(registry);
     all
+}
+
+/// As [`all`], for who must not wait for another thread, or for itself.
+pub(super) fn all_at_once() -> Vec<Arc<Companion>> {
+    let Some(registry) = REGISTRY.try_lock_for(Duration::from_millis(100)) else {
+        return Vec::new();
+    };
+    registry.slots.iter().filter_map(Weak::upgrade).collect()
 }
 
 /// What all have counted together.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use wsdirect::abi;
 use super::cache::NegativeCache;
 use super::rules::{self, Verdict};
 use super::state::Stage;
+use super::waiting::{Chore, Next};
 use super::{Companion, Reason, Role, kernel, registry};
 use crate::conn::{self, Chores, Connection};
 use crate::options::{SendPolicy, StreamOptions};
@@ -52,6 +54,7 @@ const LOOKING: Duration = Duration::from_secs(2);
 enum Arrival {
     Seek(Arc<Companion>),
     Need(Weak<Companion>),
+    Serve(Arc<dyn Chore>),
     /// Closed by the application, but something is still to be said.
     Farewell(Arc<Companion>),
 }
@@ -97,8 +100,17 @@ struct Unconnected {
     until: Instant,
 }
 
+/// Something done for a waiter.
+struct Served {
+    chore: Arc<dyn Chore>,
+    next: Next,
+    /// In the set.
+    watched: Option<RawFd>,
+}
+
 #[derive(Default)]
 struct Desk {
+    chores: Vec<Served>,
     beacons: Vec<Beacon>,
     attempts: Vec<Attempt>,
     needs: Vec<Need>,
@@ -110,6 +122,8 @@ struct Clerk {
     arrivals: Mutex<Vec<Arrival>>,
     desk: Mutex<Desk>,
     set: PollSet,
+    /// All chores are to be done.
+    kicked: AtomicBool,
 }
 
 /// Who waits for a session with this tuple, as the session's connector sees it.
@@ -124,6 +138,7 @@ fn clerk() -> io::Result<&'static Clerk> {
         arrivals: Mutex::default(),
         desk: Mutex::default(),
         set: PollSet::new()?,
+        kicked: AtomicBool::new(false),
     };
     let clerk = CLERK.get_or_init(|| made);
     conn::employ(clerk)?;
@@ -159,6 +174,30 @@ pub(super) fn seek(companion: &Companion, fd: RawFd) {
     }
     if note(Arrival::Seek(me)).is_err() {
         companion.give_up(Reason::NoDescriptors);
+    }
+}
+
+pub(super) fn serve(chore: Arc<dyn Chore>) -> io::Result<()> {
+    note(Arrival::Serve(chore))
+}
+
+pub(super) fn kick() {
+    if let Ok(clerk) = clerk() {
+        clerk.kicked.store(true, Ordering::SeqCst);
+        conn::kick();
+    }
+}
+
+/// See [`Companion::leave`].
+pub(super) fn leave() {
+    let companions = registry::all_at_once();
+    let mut parted = false;
+    for companion in companions {
+        parted |= companion.stage() == Stage::Up;
+        companion.part();
+    }
+    if parted {
+        conn::flush_at_end();
     }
 }
 
@@ -237,6 +276,15 @@ impl Chores for Clerk {
         for arrival in arrivals {
             match arrival {
                 Arrival::Seek(companion) => self.sort(&mut desk, companion, now, None),
+                Arrival::Serve(chore) => desk.chores.push(Served {
+                    chore,
+                    next: Next {
+                        sleep_on: None,
+                        due: Some(now),
+                        done: false,
+                    },
+                    watched: None,
+                }),
                 Arrival::Need(companion) => self.list(&mut desk, companion, None, now),
                 Arrival::Farewell(companion) => {
                     let weak = Arc::downgrade(&companion);
@@ -248,8 +296,10 @@ impl Chores for Clerk {
         self.attend_beacons(&mut desk, now);
         self.attempt(&mut desk, now);
         self.look_after(&mut desk, now);
+        let due_chore = self.do_chores(&mut desk.chores, now);
         let beacons = desk.beacons.iter().flat_map(|beacon| &beacon.guests);
         let due = [
+            due_chore,
             beacons.map(|guest| guest.until).min(),
             desk.attempts.iter().map(|attempt| attempt.due).min(),
             desk.needs.iter().filter_map(|need| need.due).min(),
@@ -259,7 +309,7 @@ impl Chores for Clerk {
     }
 
     fn at_exit(&self) {
-        for companion in registry::all() {
+        for companion in registry::all_at_once() {
             companion.part();
         }
     }
@@ -347,6 +397,31 @@ impl Clerk {
         for (companion, pause, until) in due {
             self.sort(desk, companion, now, Some((pause, until)));
         }
+    }
+
+    // ---- waiters' chores
+
+    fn do_chores(&self, chores: &mut Vec<Served>, now: Instant) -> Option<Instant> {
+        let kicked = self.kicked.swap(false, Ordering::SeqCst);
+        chores.retain_mut(|served| {
+            let readable = served
+                .watched
+                .is_some_and(|fd| kernel::poll_now(fd, libc::POLLIN) != 0);
+            let due = served.next.due.is_some_and(|due| due <= now);
+            if !(kicked || readable || due) {
+                return true;
+            }
+            served.next = served.chore.step(readable);
+            let wanted = served.next.sleep_on.filter(|_| !served.next.done);
+            if served.watched != wanted {
+                if let Some(before) = served.watched {
+                    self.set.remove_number(before);
+                }
+                served.watched = wanted.filter(|fd| self.set.add_number(*fd));
+            }
+            !served.next.done
+        });
+        chores.iter().filter_map(|served| served.next.due).min()
     }
 
     // ---- what calls leave undone

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,16 @@ pub(super) struct Core {
     pub(super) shadow: Option<Shadow>,
     /// What the watchers were told last.
     pub(super) told_san: bool,
-    pub(super) attended: bool,
+}
+
+/// Whose bytes the kernel's socket holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Clear {
+    Application,
+    /// The first part of the marker.
+    Marker,
+    /// The SAN carries the direction now.
+    San,
 }
 
 /// What one look for bytes in the guarded phase has found.
@@ -162,7 +171,40 @@ impl Core {
     }
 }
 
+/// Companions whose rx is guarded.
+static GUARDS: AtomicUsize = AtomicUsize::new(0);
+
 impl Companion {
+    /// Changes how the receiving direction goes on.
+    pub(super) fn rx_to(&self, phase: u8) {
+        let before = self.rx.phase.swap(phase, Ordering::SeqCst);
+        match (before == GUARDED, phase == GUARDED) {
+            (false, true) => drop(GUARDS.fetch_add(1, Ordering::SeqCst)),
+            (true, false) => drop(GUARDS.fetch_sub(1, Ordering::SeqCst)),
+            _ => {}
+        }
+    }
+
+    /// Whether any companion's kernel socket may be readable by a marker only.
+    pub(super) fn any_guards() -> bool {
+        GUARDS.load(Ordering::SeqCst) > 0
+    }
+
+    /// After the kernel has said that the socket is readable: whether the application would find
+    /// something there.
+    pub(super) fn clear_marker(&self) -> Clear {
+        let mut core = self.core.lock();
+        self.fetch_marker(&mut core);
+        let clear = match self.rx.phase() {
+            GUARDED if self.left(&core) == Some(0) => Clear::Marker,
+            GUARDED | KERNEL => Clear::Application,
+            _ => Clear::San,
+        };
+        drop(core);
+        self.moved();
+        clear
+    }
+
     // ---- the session
 
     /// A session is offered: whether it may have this stream. From here on the marker may come.
@@ -191,11 +233,11 @@ impl Companion {
         core.cut = None;
         core.cut_bytes.1 = 0;
         core.marker_in.1 = 0;
-        self.rx.phase.store(GUARDED, Ordering::SeqCst);
+        self.rx_to(GUARDED);
         // Two in the kernel at once: nobody knows whose bytes came first.
         let calls = self.rx.inflight.load(Ordering::SeqCst);
         if calls > 1 || self.rx.busy.load(Ordering::SeqCst) > 0 {
-            self.rx.phase.store(KERNEL, Ordering::SeqCst);
+            self.rx_to(KERNEL);
             self.set_reason(Reason::Concurrent);
             return false;
         }
@@ -214,7 +256,7 @@ impl Companion {
                 }
                 // Nobody has written a marker: the peer does so only after an answer.
                 if self.rx.phase() == GUARDED {
-                    self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                    self.rx_to(KERNEL);
                 }
                 core.tcp = None;
                 drop(core);
@@ -238,7 +280,7 @@ impl Companion {
         let ready = wanted && (guarded || (self.is_open(&core) && self.guard(&mut core, session)));
         if !ready {
             if guarded {
-                self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                self.rx_to(KERNEL);
             }
             if core.stage == Stage::Joining {
                 core.stage = Stage::Idle;
@@ -255,7 +297,7 @@ impl Companion {
         self.set_reason(Reason::None);
         core.connection = Some(Arc::clone(&connection));
         let me: Weak<dyn Observer> = self.me.clone();
-        let zeal = zeal(&core);
+        let zeal = zeal(&core, self.attended.load(Ordering::Relaxed));
         if self.role == Role::Accepted {
             self.tx.phase.store(GUARDED, Ordering::SeqCst);
             self.cut(&mut core);
@@ -360,7 +402,7 @@ impl Companion {
             match connection.read_as(room, Manner::NOT) {
                 Ok(0) => {
                     // The stream ended before it began: this direction stays.
-                    self.rx.phase.store(KERNEL, Ordering::SeqCst);
+                    self.rx_to(KERNEL);
                     return;
                 }
                 Ok(count) => {
@@ -410,7 +452,7 @@ impl Companion {
         if core.marker_in.0 != marker(core.session) {
             return self.foreign(core);
         }
-        self.rx.phase.store(SAN, Ordering::SeqCst);
+        self.rx_to(SAN);
         // The beacon's side knows now that the SAN's peer is TCP's.
         if self.role == Role::Connected && self.tx.phase() == KERNEL && !core.write_shut {
             self.tx.phase.store(GUARDED, Ordering::SeqCst);
@@ -441,7 +483,7 @@ impl Companion {
         }
         self.set_reason(Reason::SanError);
         core.stage = Stage::Never;
-        self.rx.phase.store(BROKEN, Ordering::SeqCst);
+        self.rx_to(BROKEN);
         self.tx.phase.store(BROKEN, Ordering::SeqCst);
     }
 
@@ -611,7 +653,7 @@ impl Companion {
     /// The SAN has yielded the last byte of a direction that goes on with the kernel.
     pub(super) fn come_back(&self, core: &mut Core) {
         if self.rx.phase() == SAN {
-            self.rx.phase.store(KERNEL, Ordering::SeqCst);
+            self.rx_to(KERNEL);
         }
         self.follow(core);
     }
@@ -722,8 +764,8 @@ impl Companion {
 }
 
 /// How soon the service thread has to tell.
-pub(super) fn zeal(core: &Core) -> Zeal {
-    if core.shadow.is_some() && !core.attended {
+pub(super) fn zeal(core: &Core, attended: bool) -> Zeal {
+    if core.shadow.is_some() && !attended {
         Zeal::High
     } else {
         Zeal::Low
@@ -752,7 +794,10 @@ impl Observer for Companion {
             drop(core);
         }
         self.tend();
-        self.show(Some(&news), true);
+        if !self.attended.load(Ordering::Relaxed) {
+            self.show(Some(&news), true, true);
+        }
+        self.tell_used();
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Companion;
+use super::state::{Clear, GUARDED};
+use super::{Companion, service};
 
 /// Who waits for a companion together with other descriptors. One for each companion.
 pub trait Watcher: Any + Send + Sync {
@@ -47,12 +48,13 @@ pub struct Next {
 /// # Errors
 /// If there is no thread.
 pub fn serve(chore: Arc<dyn Chore>) -> io::Result<()> {
-    drop(chore);
-    Err(io::ErrorKind::Unsupported.into())
+    service::serve(chore)
 }
 
 /// Has all chores done soon.
-pub fn kick() {}
+pub fn kick() {
+    service::kick();
+}
 
 impl Companion {
     /// The companion's watcher, made now if it has none.
@@ -73,7 +75,6 @@ impl Companion {
 
     /// After something that a waiter might have to know. To be called with no lock held.
     #[inline]
-    #[allow(dead_code, reason = "the SAN's path calls it")]
     pub(super) fn tell_used(&self) {
         // SeqCst: against the store in `observe`, which comes before the waiter's last look.
         if self.observed.load(Ordering::Relaxed) && self.observed.swap(false, Ordering::SeqCst) {
@@ -82,7 +83,6 @@ impl Companion {
     }
 
     /// To be called when `on_kernel` has changed, with no lock held.
-    #[allow(dead_code, reason = "the SAN's path calls it")]
     pub(super) fn tell_moved(&self) {
         self.tell(|watcher, me| watcher.moved(me));
     }
@@ -100,7 +100,6 @@ impl Companion {
     }
 
     /// A waiter is about to look, or to sleep.
-    #[allow(dead_code, reason = "the SAN's path calls it")]
     pub(super) fn observe(&self) {
         self.observed.store(true, Ordering::SeqCst);
     }
@@ -110,26 +109,44 @@ impl Companion {
     #[inline]
     #[must_use]
     pub fn relook(&self, fd: RawFd, revents: i16) -> i16 {
+        if self.rx.phase() != GUARDED {
+            return revents;
+        }
+        self.relook_guarded(fd, revents)
+    }
+
+    #[cold]
+    fn relook_guarded(&self, fd: RawFd, revents: i16) -> i16 {
         let _ = fd;
-        revents
+        let own = libc::POLLIN | libc::POLLRDNORM;
+        match self.clear_marker() {
+            Clear::San => self.refresh(),
+            // The end tells itself.
+            Clear::Marker if revents & libc::POLLRDHUP == 0 => revents & !own,
+            Clear::Marker | Clear::Application => revents,
+        }
     }
 
     /// Whether there is a connection whose kernel socket may be readable by a marker only.
     #[inline]
     #[must_use]
     pub fn any_guarded() -> bool {
-        false
+        Companion::any_guards()
     }
 
     /// As [`Companion::refresh`], but the shadow is left as it is.
     pub fn bits(&self) -> i16 {
-        self.refresh()
+        self.observe();
+        let news = self.look();
+        self.show(news.as_ref(), false, false)
     }
 
-    /// Edges so far: of readability (something arrived) and of writability (room came back after
-    /// there had been none).
+    /// Edges as of the last look: of readability (something arrived) and of writability (room came
+    /// back after there had been none). Each changes with each edge.
     #[must_use]
     pub fn arrivals(&self) -> (u32, u32) {
-        (0, 0)
+        // Relaxed: told by the same thread's last look.
+        let arrived = self.arrived.load(Ordering::Relaxed);
+        (arrived, self.roomy.load(Ordering::Relaxed))
     }
 }

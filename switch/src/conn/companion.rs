@@ -63,6 +63,8 @@ pub(crate) struct News {
     pub(crate) suspending: bool,
     /// The session has failed.
     pub(crate) failed: bool,
+    /// Changes with everything that arrives.
+    pub(crate) arrived: u32,
 }
 
 impl Connection {
@@ -187,7 +189,11 @@ impl Connection {
         let end = state.session.peer_end().map(|(end, _)| end);
         let wanted = state.write_wanted.max(1);
         let failed = state.session.failure().is_some() || state.closed;
+        let arrived = state.session.received() ^ (state.session.mark().unwrap_or(0) << 20);
+        let ends = u32::from(end.is_some()) << 30 | u32::from(failed) << 31;
+        let low = u32::try_from(arrived & u64::from(u32::MAX)).unwrap_or(0);
         let news = News {
+            arrived: low ^ ends,
             readable: state.is_readable(),
             writable: failed || state.has_room(wanted),
             urgent: !state.urgent.is_empty() && !state.urgent.inline,
@@ -210,6 +216,11 @@ impl Connection {
         };
         self.leave(state);
         armed
+    }
+
+    /// Whether some thread is at it.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.is_locked()
     }
 
     /// Bytes of the stream that wait here for the application.

@@ -185,6 +185,11 @@ fn flush(time: Duration) -> usize {
 /// How long the end of the process waits for closed streams.
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
+/// Waits, as the end of the process does, for what closed streams have left behind.
+pub(crate) fn flush_at_end() {
+    flush(EXIT_TIME);
+}
+
 extern "C" fn at_exit() {
     if let Some(chores) = CHORES.get() {
         chores.at_exit();
