@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use wsd_switch::companion::{Reason, rules};
 
 use super::process::{self, hand_over_those};
-use super::{data, dup, exec, files, info, life, message};
+use super::{data, dup, epoll, exec, files, info, life, message, poll, select};
 use crate::raw::fail;
 use crate::table::{self, Mark};
 use crate::{guard, real};
@@ -32,6 +32,8 @@ enum Concern {
     Number,
     /// Always: it gives out numbers, or makes connections or processes.
     Always,
+    /// If there was ever a connection.
+    Waiting,
 }
 
 fn concern(number: c_long) -> Concern {
@@ -65,9 +67,19 @@ fn concern(number: c_long) -> Concern {
         | libc::SYS_exit_group
         | libc::SYS_clone
         | libc::SYS_clone3
-        | libc::SYS_io_uring_setup => Concern::Always,
+        | libc::SYS_io_uring_setup
+        | libc::SYS_epoll_create1 => Concern::Always,
+        libc::SYS_ppoll
+        | libc::SYS_pselect6
+        | libc::SYS_epoll_ctl
+        | libc::SYS_epoll_pwait
+        | libc::SYS_epoll_pwait2 => Concern::Waiting,
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_dup2 | libc::SYS_fork | libc::SYS_vfork => Concern::Always,
+        libc::SYS_dup2 | libc::SYS_fork | libc::SYS_vfork | libc::SYS_epoll_create => {
+            Concern::Always
+        }
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll | libc::SYS_select | libc::SYS_epoll_wait => Concern::Waiting,
         _ => Concern::None,
     }
 }
@@ -86,6 +98,7 @@ extern "C-unwind" fn destination(
         Concern::Connection => connection(a),
         Concern::Either => connection(a) || connection(b) || connection(c),
         Concern::Number => table::mark(descriptor(a)) != Mark::None,
+        Concern::Waiting => table::was_used(),
         Concern::Always => match number {
             // Only a plain fork: a child with its own stack, or in our memory, cannot return
             // through a function of ours.
@@ -243,10 +256,68 @@ unsafe extern "C-unwind" fn routed(
             libc::SYS_io_uring_setup => int(ring(|| {
                 c_int::try_from(real::syscall(number, a, b, c, d, e, f)).unwrap_or(-1)
             })),
+            libc::SYS_epoll_create1 => int(epoll::epoll_create1(fd)),
+            libc::SYS_ppoll => int(poll::ppoll(write_at(a), b as _, read_at(c), read_at(d))),
+            libc::SYS_pselect6 => {
+                // The mask stands behind one more pointer, with its length.
+                let mask = read_at::<*const libc::sigset_t>(f);
+                let mask = if mask.is_null() {
+                    core::ptr::null()
+                } else {
+                    *mask
+                };
+                int(select::pselect(
+                    fd,
+                    write_at(b),
+                    write_at(c),
+                    write_at(d),
+                    read_at(e),
+                    mask,
+                ))
+            }
+            libc::SYS_epoll_ctl => int(epoll::epoll_ctl(
+                fd,
+                descriptor(b),
+                descriptor(c),
+                write_at(d),
+            )),
+            libc::SYS_epoll_pwait => int(epoll::epoll_pwait(
+                fd,
+                write_at(b),
+                descriptor(c),
+                descriptor(d),
+                read_at(e),
+            )),
+            libc::SYS_epoll_pwait2 => int(epoll::epoll_pwait2(
+                fd,
+                write_at(b),
+                descriptor(c),
+                read_at(d),
+                read_at(e),
+            )),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_dup2 => int(dup::dup2(fd, descriptor(b))),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_fork | libc::SYS_vfork => int(process::fork()),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_epoll_create => int(epoll::epoll_create(fd)),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_poll => int(poll::poll(write_at(a), b as _, descriptor(c))),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_select => int(select::select(
+                fd,
+                write_at(b),
+                write_at(c),
+                write_at(d),
+                write_at(e),
+            )),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_epoll_wait => int(epoll::epoll_wait(
+                fd,
+                write_at(b),
+                descriptor(c),
+                descriptor(d),
+            )),
             _ => real::syscall(number, a, b, c, d, e, f),
         }
     }

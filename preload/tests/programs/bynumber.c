@@ -10,6 +10,10 @@ static void client(int fd)
     SAY_CALL("SYS_writev", syscall(SYS_writev, fd, v, 2));
     struct msghdr m = {.msg_iov = v, .msg_iovlen = 1};
     SAY_CALL("SYS_sendmsg", syscall(SYS_sendmsg, fd, &m, 0));
+    struct pollfd q = {fd, POLLOUT, 0};
+    struct timespec second = {1, 0};
+    SAY_CALL("SYS_ppoll", syscall(SYS_ppoll, &q, 1, &second, NULL, 8));
+    SAY("writable: %d", q.revents == POLLOUT);
     SAY_CALL("SYS_getpid", syscall(SYS_getpid) == getpid() ? 0 : -1);
     SAY_CALL("SYS_write to nothing", syscall(SYS_write, 999, "x", 1));
     SAY_CALL("SYS_shutdown", syscall(SYS_shutdown, fd, SHUT_WR));
@@ -27,6 +31,15 @@ static void server(int fd)
 {
     char b[64] = {0};
     pause_ms(200);
+    struct pollfd q = {fd, POLLIN, 0};
+    SAY_CALL("SYS_ppoll", syscall(SYS_ppoll, &q, 1, NULL, NULL, 8));
+    SAY("readable: %d", q.revents == POLLIN);
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(fd, &set);
+    struct { const void *mask; size_t size; } last = {NULL, 8};
+    SAY_CALL("SYS_pselect6", syscall(SYS_pselect6, fd + 1, &set, NULL, NULL, NULL, &last));
+    SAY("readable: %d", FD_ISSET(fd, &set) != 0);
     SAY_CALL("SYS_recvfrom MSG_PEEK", syscall(SYS_recvfrom, fd, b, 6, MSG_PEEK, NULL, NULL));
     SAY_CALL("SYS_read", syscall(SYS_read, fd, b, 6));
     SAY("%s", b);
