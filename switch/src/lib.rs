@@ -4,7 +4,7 @@
 //! ends have a SAN provider the bytes go over it, elsewhere over TCP, and
 //! [`SanStream::transport`] says which and why. The layers, from the application down:
 //!
-//! * `sockets`, `stream`, `listener`, `poll`: what applications use; `options`, `reason`: what they
+//! * `sockets`, `stream`, `listener`, `poll`, `asynchronous`: what applications use; `options`, `reason`: what they
 //!   say and hear.
 //! * `connect`, `reception`: how connections come about; `tcp`, `kernel`: the path beside the SAN.
 //! * [`companion`]: the upgrade of a kernel connection whose program does not know us.
@@ -16,6 +16,8 @@
 #![deny(unsafe_code)]
 
 mod address;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 pub mod companion;
 mod conn;
 mod connect;
@@ -46,6 +48,8 @@ mod tcp;
 #[allow(unsafe_code)]
 mod upcalls;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncSanListener, AsyncSanStream};
 pub use conn::Stats;
 pub use error::WsaError;
 pub use listener::{Incoming, SanListener};

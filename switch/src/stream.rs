@@ -398,6 +398,19 @@ impl SanStream {
     /// [`SanStream::set_nonblocking`] says.
     ///
     /// # Errors
+    /// As from [`Read::read`].
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.inner.path {
+            Path::San(connection) => connection.read_by(buffer, Patience::Never),
+            Path::Tcp(stream, _) => {
+                stream.receive(&mut [IoSliceMut::new(buffer)], libc::MSG_DONTWAIT)
+            }
+        }
+    }
+
+    /// As [`SanStream::try_read`], into several buffers.
+    ///
+    /// # Errors
     /// As from [`Read::read_vectored`].
     pub fn try_read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match &self.inner.path {
@@ -424,6 +437,19 @@ impl SanStream {
 
     /// As a write, but returns `WouldBlock` where that would wait, and what was accepted if it is a
     /// part, whatever [`SanStream::set_nonblocking`] says.
+    ///
+    /// # Errors
+    /// As from [`Write::write`].
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.inner.path {
+            Path::San(connection) => connection.write_by(bytes, Patience::Never),
+            Path::Tcp(stream, _) => {
+                stream.writing(|stream| stream.send(&[IoSlice::new(bytes)], libc::MSG_DONTWAIT))
+            }
+        }
+    }
+
+    /// As [`SanStream::try_write`], from several buffers.
     ///
     /// # Errors
     /// As from [`Write::write_vectored`].

@@ -188,7 +188,10 @@ impl State {
             .peer()
             .map_or(0, |peer| usize::from(peer.max_large));
         let waiting = self.transfers.send_bytes();
-        self.transfers.send_count() < large
+        // What waits in the outbox goes first.
+        let before = usize::from(self.outbox.unhanded() > 0);
+        self.session.send_capacity() > before
+            && self.transfers.send_count() < large
             && (waiting == 0 || waiting + len.min(COPY) <= self.limits.copies)
     }
 
