@@ -292,3 +292,42 @@ fn random_exchanges_with_changes_of_path_keep_every_byte() {
     }
     assert!(san > 1_000_000, "only {san} bytes went over the SAN");
 }
+
+#[test]
+fn what_others_see_of_a_connection_is_where_it_is() {
+    let seen = |end: &End| {
+        let number = end.companion.snapshot().number;
+        let (processes, _) = wsd_switch::observe::processes(&[std::process::id()]);
+        let mut all = processes.into_iter().flat_map(|one| one.connections);
+        // A descriptor's number stands for one connection at a time; those that linger are older.
+        let found: Vec<_> = all
+            .by_ref()
+            .filter(|live| live.fd == Some(number))
+            .collect();
+        found.into_iter().max_by_key(|live| live.id).unwrap()
+    };
+    let (one, two) = upgraded();
+    for end in [&one, &two] {
+        until("it is shown on the SAN", || {
+            seen(end).path == wsd_switch::observe::Path::San
+        });
+        let live = seen(end);
+        assert_eq!(live.upgrade.code(), "upgraded");
+        assert_eq!((&*live.reason, live.upgrades), ("", 1));
+        assert!(!live.provider.is_empty() && live.session.is_some());
+        let snapshot = end.companion.snapshot();
+        assert_eq!(live.kernel_sent, snapshot.sent_tcp);
+        assert_eq!(live.kernel_received, snapshot.received_tcp);
+        assert!(live.local.is_some() && live.peer.is_some());
+    }
+    assert_eq!(seen(&one).session, seen(&two).session);
+    assert_eq!(seen(&one).local, seen(&two).peer);
+    let before = seen(&one).san_sent;
+    one.send_all(&[5; 10_000]).unwrap();
+    let mut room = [0; 10_000];
+    two.receive_exactly(&mut room).unwrap();
+    until("its bytes are counted", || {
+        seen(&one).san_sent >= before + 10_000
+    });
+    assert!(seen(&two).san_received >= 10_000);
+}

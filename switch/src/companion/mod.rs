@@ -9,7 +9,8 @@
 //! carries; [`kernel`] the calls on the application's descriptor; [`data`] receiving and sending;
 //! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection;
 //! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
-//! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see.
+//! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
+//! [`shown`] what those see who look on;
 //! [`waiting`] what those see who wait for many of them.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
@@ -26,6 +27,7 @@ mod registry;
 pub mod rules;
 mod service;
 mod shadow;
+mod shown;
 mod state;
 mod waiting;
 
@@ -41,6 +43,7 @@ use parking_lot::Mutex;
 
 use rules::{Prospect, Verdict};
 use shadow::{Face, Shadow};
+use shown::Shown;
 use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage};
 
 use crate::conn::{Connection, Manner, News, Observer};
@@ -99,6 +102,8 @@ pub struct Companion {
     watcher: OnceLock<Arc<dyn Watcher>>,
     /// A waiter has looked and is to be told of what it does not see.
     observed: AtomicBool,
+    /// Where others see it.
+    shown: Shown,
     slot: registry::Slot,
     /// The number the application knew the connection by when it was made.
     number: RawFd,
@@ -151,6 +156,7 @@ impl Companion {
             me: me.clone(),
             watcher: OnceLock::new(),
             observed: AtomicBool::new(false),
+            shown: Shown::new(role, number),
             slot,
             number,
         });
@@ -191,6 +197,7 @@ impl Companion {
     /// After bytes were received over the kernel.
     #[inline]
     fn received(&self, fd: RawFd) {
+        self.show_bytes();
         // Relaxed, here and below: hints.
         self.last_received.store(true, Ordering::Relaxed);
         if self.rx.total.load(Ordering::Relaxed) >= self.trigger.load(Ordering::Relaxed) {
@@ -201,6 +208,7 @@ impl Companion {
     /// After bytes were sent over the kernel.
     #[inline]
     fn sent(&self, fd: RawFd) {
+        self.show_bytes();
         if self.last_received.load(Ordering::Relaxed) {
             self.last_received.store(false, Ordering::Relaxed);
             let turns = self.turns.fetch_add(1, Ordering::Relaxed) + 1;

@@ -172,6 +172,7 @@ pub(super) fn seek(companion: &Companion, fd: RawFd) {
         }
         core.stage = Stage::Seeking;
     }
+    companion.shown.offering();
     if note(Arrival::Seek(me)).is_err() {
         companion.give_up(Reason::NoDescriptors);
     }
@@ -359,6 +360,7 @@ impl Clerk {
             }
             Err(reason) => return companion.never(reason),
         };
+        companion.shown.addresses(local, peer);
         match rules::active().decide(companion.role, local, peer) {
             Verdict::Tcp => return companion.never(Reason::Rule),
             Verdict::San if !companion.is_worth_it() => return companion.not_yet(),

@@ -70,6 +70,12 @@ impl Direction {
         self.total.fetch_add(bytes, Ordering::SeqCst);
     }
 
+    /// Bytes that the kernel carried.
+    pub(super) fn by_kernel(&self) -> u64 {
+        let san = self.san.load(Ordering::Relaxed);
+        self.total.load(Ordering::Relaxed).saturating_sub(san)
+    }
+
     pub(super) fn count_san(&self, bytes: usize) {
         self.count(bytes);
         let bytes = u64::try_from(bytes).unwrap_or(0);
@@ -303,6 +309,7 @@ impl Companion {
             self.cut(&mut core);
         }
         drop(core);
+        self.shown.session(&connection);
         connection.attend(Some((me, zeal)));
         self.moved();
         service::need(self);
@@ -745,6 +752,7 @@ impl Companion {
 
     /// Tells the watchers if readiness has moved between the kernel and the shadow.
     pub(super) fn moved(&self) {
+        self.display();
         let mut core = self.core.lock();
         let san = !self.on_kernel();
         if core.told_san == san {
@@ -760,6 +768,7 @@ impl Companion {
 
     pub(super) fn set_reason(&self, reason: Reason) {
         self.reason.store(reason.number(), Ordering::Relaxed);
+        self.display();
     }
 }
 

@@ -403,30 +403,3 @@ fn what_is_no_message_is_shown_as_bytes() {
     };
     assert!(short.decode().is_err());
 }
-
-#[test]
-fn a_child_shows_what_it_does_itself_and_leaves_its_parent_alone() {
-    let slot = Slot::new(&about(10)).unwrap();
-    slot.sent_by_kernel(1);
-    // SAFETY: the child uses nothing that another thread could have held but by the handlers under
-    // test, and ends at once.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0);
-    if child == 0 {
-        slot.sent_by_kernel(10);
-        let mine = std::process::id();
-        // Nothing of its own yet: what it has inherited is its parent's.
-        let before = Memory::of_process(mine, false).is_ok_and(|found| found.is_none());
-        slot.set_reason("child");
-        let own = find(&slot);
-        let good = own.is_some_and(|live| live.reason == "child" && live.kernel_sent == 11);
-        // SAFETY: ends the process without running anything of the parent's.
-        unsafe { libc::_exit(if before && good { 0 } else { 1 }) };
-    }
-    let mut status = 0;
-    // SAFETY: our own child, and a number of this frame.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert_eq!(status, 0);
-    let live = find(&slot).unwrap();
-    assert_eq!((live.kernel_sent, &*live.reason), (1, "no-rule"));
-}
