@@ -5,7 +5,6 @@
 //! stream may end because it goes on elsewhere, and news are asked for without taking anything.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use wsd_proto::{CompanionInfo, End, ResetReason, Role};
 
 use super::drive::{Ending, State};
 use super::negotiate::Done;
-use super::wait::{Armed, Manner, Patience};
+use super::wait::{Manner, Patience};
 use super::{Connection, failure};
 use crate::options::StreamOptions;
 use crate::socket::SanSocket;
@@ -204,18 +203,6 @@ impl Connection {
         };
         self.leave(state);
         news
-    }
-
-    /// Prepares for sleep: the descriptor that becomes readable at news, or `None` if there may be
-    /// news already, or will be none any more.
-    pub(crate) fn arm_for_news(&self) -> Option<RawFd> {
-        let mut state = self.lock();
-        let armed = match self.arm(&mut state) {
-            Armed::Descriptor(descriptor) => Some(descriptor.as_raw_fd()),
-            Armed::News | Armed::Closed => None,
-        };
-        self.leave(state);
-        armed
     }
 
     /// Whether some thread is at it.

@@ -18,6 +18,7 @@ use super::fetch::Target;
 use super::fifo::{Fifo, copy_into};
 use super::gather::Gather;
 use super::outbox::Outbox;
+use super::outside::Outsiders;
 use super::pool::{Head, Pool};
 use super::transfer::Transfers;
 use super::urgent::Urgent;
@@ -60,6 +61,7 @@ pub(super) struct State {
     clock: Clock,
     pub(super) waiters: Waiters,
     pub(super) watch: Watch,
+    pub(super) outsiders: Outsiders,
     /// Something has changed since the waiters were last told.
     pub(super) activity: bool,
     /// Counts what has happened, for those who want to know whether anything has.
@@ -178,6 +180,7 @@ impl State {
             },
             waiters: Waiters::default(),
             watch: Watch::default(),
+            outsiders: Outsiders::default(),
             activity: false,
             happened: 0,
             settings: Settings::default(),

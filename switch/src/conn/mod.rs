@@ -4,7 +4,8 @@
 //! What each file owns: [`drive`] the session and what it wants done; [`pool`] the control buffers;
 //! [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
 //! of large transfers; [`read`] and [`mod@write`] the two directions as the application sees them;
-//! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once;
+//! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once,
+//! [`outside`] by ways of its own;
 //! [`readiness`] the descriptors to poll;
 //! [`mod@companion`] a stream that comes from elsewhere and may go back there;
 //! [`service`] what goes on while nobody is in a call; [`negotiate`] the beginning; [`stats`] what
@@ -20,6 +21,7 @@ mod fifo;
 mod gather;
 mod negotiate;
 mod outbox;
+mod outside;
 mod pool;
 mod read;
 mod readiness;
@@ -45,6 +47,7 @@ use parking_lot::Mutex;
 use wsd_proto::{Failure, Role, SendError, SendFailure, Session};
 
 use drive::{Limits, State};
+use outside::Outside;
 use pool::Pool;
 use readiness::Descriptors;
 use stats::Counts;
@@ -84,6 +87,7 @@ pub(crate) struct Connection {
     /// Only for a provider that cannot be armed.
     upcall: Option<Arc<Upcall>>,
     descriptors: Descriptors,
+    outside: Outside,
     /// The service thread looks after it, or has been asked to.
     adopted: AtomicBool,
     /// The service thread is to look at it although nothing seems due.
@@ -148,6 +152,7 @@ impl Connection {
             counts: Counts::default(),
             upcall,
             descriptors: Descriptors::default(),
+            outside: Outside::default(),
             adopted: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             policy: options.policy,

@@ -508,6 +508,36 @@ fn a_thread_that_takes_a_wake_up_leaves_the_service_thread_another() {
 }
 
 #[test]
+fn who_sleeps_in_a_poll_set_hears_what_another_thread_takes() {
+    let (one, two) = pair();
+    let descriptor = loop {
+        if let Some(descriptor) = two.arm_for_news() {
+            break descriptor;
+        }
+    };
+    let is_readable = || {
+        let fd = PollFd::readable(two.outside.descriptor().unwrap());
+        sys::wait(&mut [fd], Some(Instant::now())).unwrap() > 0
+    };
+    assert!(!is_readable());
+    assert_eq!(one.write(b"news").unwrap(), 4);
+    // Another thread takes it, and prepares for sleep itself.
+    let end = Instant::now() + PATIENCE;
+    while !two.look().readable {
+        assert!(Instant::now() < end, "nothing arrives");
+    }
+    let mut state = two.lock();
+    while !matches!(two.arm(&mut state), super::wait::Armed::Descriptor(_)) {
+        while state.poll(&two.socket, None) {}
+    }
+    two.leave(state);
+    assert!(is_readable(), "the wake-up is lost");
+    assert_eq!(two.arm_for_news(), None);
+    assert_eq!(two.arm_for_news(), Some(descriptor));
+    assert!(!is_readable());
+}
+
+#[test]
 fn a_shutdown_comes_after_everything_that_was_written() {
     let (one, two, sent) = pair_with_a_full_outbox();
     one.shutdown(Shutdown::Write).unwrap();

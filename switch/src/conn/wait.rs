@@ -452,6 +452,7 @@ impl Connection {
             if !state.waiters.is_empty() {
                 state.waiters.tell_others(me);
             }
+            self.outside.tell(&mut state.outsiders);
         }
         if self.descriptors.is_any() {
             self.show(state);
