@@ -6,6 +6,7 @@ use core::ffi::{c_int, c_ulong};
 use std::sync::Arc;
 
 use super::life::{ended, forget_stale};
+use super::stdio::standard_number;
 use super::stream::stay_with_the_kernel;
 use crate::raw::{fail, keeping_errno};
 use crate::table::Mark;
