@@ -4,8 +4,8 @@
 //! functions that we export. Most need no distinction, for what is not in the table goes straight to
 //! libc. Two things do: descriptors that our code makes are put out of the program's way, and only
 //! our code may close them. That is all this flag is asked for; calls on connections never look at
-//! it, for a handler of a signal may run while it is set, and a `longjmp` out of such a handler
-//! leaves it set.
+//! it, for a handler of a signal may run while it is set. A `longjmp` out of such a handler leaves
+//! it set, with the place on the stack that was jumped out of: above that place it does not hold.
 //!
 //! The flag lives in initial-exec thread-local storage without a destructor: reading it calls
 //! nothing and allocates nothing, at any time in a thread's life.
@@ -15,7 +15,7 @@ use std::cell::Cell;
 /// What we keep for each thread. All zero at first.
 #[repr(C)]
 struct ThreadState {
-    /// How many times our code has been entered; `usize::MAX` on our own threads.
+    /// Where the stack was when our code was entered; 0 outside, `usize::MAX` on our own threads.
     inside: Cell<usize>,
     /// Whether the thread looks up a symbol.
     resolving: Cell<usize>,
@@ -70,32 +70,56 @@ fn with<T>(work: impl FnOnce(&ThreadState) -> T) -> T {
     work(unsafe { &*state() })
 }
 
+/// Where the stack of the calling function is.
+#[inline(always)]
+fn stack() -> usize {
+    let at: usize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mov {0}, rsp", out(reg) at, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mov {0}, sp", out(reg) at, options(nomem, nostack, preserves_flags));
+    }
+    at
+}
+
 /// While it lives, the thread is in our code.
-pub(crate) struct Inside(());
+pub(crate) struct Inside {
+    /// Whether the thread was outside before.
+    outermost: bool,
+}
 
 /// Enters our code.
+#[inline(always)]
 pub(crate) fn enter() -> Inside {
+    let here = stack();
     with(|s| {
-        if s.inside.get() != usize::MAX {
-            s.inside.set(s.inside.get().saturating_add(1));
+        let entered = s.inside.get();
+        // A frame above the one that entered: that one was jumped out of.
+        let outermost = entered == 0 || here > entered && entered != usize::MAX;
+        if outermost {
+            s.inside.set(here);
         }
-    });
-    Inside(())
+        Inside { outermost }
+    })
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        with(|s| {
-            if s.inside.get() != usize::MAX {
-                s.inside.set(s.inside.get().saturating_sub(1));
-            }
-        });
+        if self.outermost {
+            with(|s| s.inside.set(0));
+        }
     }
 }
 
 /// Whether the thread is in our code, or is ours.
 pub(crate) fn inside() -> bool {
-    with(|s| s.inside.get() != 0)
+    let here = stack();
+    with(|s| s.inside.get() != 0 && here <= s.inside.get())
 }
 
 /// Whether the thread is one that our code started.
@@ -159,6 +183,22 @@ mod tests {
         .unwrap();
         assert!(!our_thread());
         drop(outer);
+        assert!(!inside());
+    }
+
+    #[test]
+    fn what_was_jumped_out_of_is_not_entered_any_more() {
+        #[inline(never)]
+        fn deeper() -> usize {
+            let room = [0_u8; 4096];
+            std::hint::black_box(&room);
+            let _left = std::mem::ManuallyDrop::new(enter());
+            assert!(inside());
+            room.len()
+        }
+        assert_eq!(deeper(), 4096);
+        assert!(!inside());
+        drop(enter());
         assert!(!inside());
     }
 

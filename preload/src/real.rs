@@ -139,6 +139,10 @@ macro_rules! real {
             use super::*;
             $(
                 pub(crate) fn $name() -> *mut c_void {
+                    let known = places::$name.load(Ordering::Relaxed);
+                    if known != firsts::$name as *mut c_void {
+                        return known;
+                    }
                     find_one(name_of!($name), &places::$name);
                     places::$name.load(Ordering::Relaxed)
                 }

@@ -71,6 +71,8 @@ pub(crate) struct Descriptor {
     companion: Arc<Companion>,
     /// Numbers of this process that stand for it.
     numbers: AtomicUsize,
+    /// Calls that did not go to the kernel.
+    calls: AtomicUsize,
     /// Which file it is: a number that leads to another file was closed without our knowledge.
     identity: Option<file::Identity>,
 }
@@ -80,12 +82,21 @@ impl Descriptor {
         Arc::new(Descriptor {
             companion,
             numbers: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             identity: file::identity(fd),
         })
     }
 
     pub(crate) fn companion(&self) -> &Arc<Companion> {
         &self.companion
+    }
+
+    /// Whether it is time to ask [`Descriptor::is_behind`], where nothing else gives cause to: at the
+    /// first call and at some of those after it.
+    pub(crate) fn is_to_be_looked_at(&self) -> bool {
+        self.calls
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(64)
     }
 
     /// Whether the number still leads to the file that it led to. A system call: not for each byte.

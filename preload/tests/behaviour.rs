@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Whether connections are upgraded at all.
-const UPGRADES: bool = false;
+const UPGRADES: bool = true;
 
 /// With what an end is run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use core::ffi::{c_int, c_void};
 
 use libc::{iovec, off_t, off64_t, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::stream::{list, one, receive, transmit};
+use super::stream::{list, one, receive, total, transmit};
 use crate::{export, real, table};
 
 /// The flags of preadv2() and pwritev2() as those of recv() and send().
@@ -34,6 +34,8 @@ unsafe fn receive_list(
     // SAFETY: the caller's promise.
     let buffers = unsafe { list(buffers, size_t::try_from(count).unwrap_or(size_t::MAX)) };
     match buffers {
+        // Without a byte of room the kernel does not ask the socket.
+        Some(buffers) if total(buffers) == 0 => kernel(),
         // SAFETY: the caller's promise.
         Some(buffers) => unsafe { receive(&held, fd, buffers, flags, kernel) },
         None => kernel(),
@@ -55,6 +57,8 @@ unsafe fn send_list(
     // SAFETY: the caller's promise.
     let buffers = unsafe { list(buffers, size_t::try_from(count).unwrap_or(size_t::MAX)) };
     match buffers {
+        // Without a byte to send the kernel does not ask the socket.
+        Some(buffers) if total(buffers) == 0 => kernel(),
         // SAFETY: the caller's promise.
         Some(buffers) => unsafe { transmit(&held, fd, buffers, flags, kernel) },
         None => kernel(),
@@ -69,6 +73,10 @@ export! {
         let Some(held) = table::get(fd) else {
             return kernel();
         };
+        if length == 0 {
+            // The kernel does not ask the socket.
+            return kernel();
+        }
         // SAFETY: the program's buffer.
         unsafe { receive(&held, fd, &one(buffer, length), 0, kernel) }
     }

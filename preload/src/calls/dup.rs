@@ -6,7 +6,6 @@ use core::ffi::{c_int, c_ulong};
 use std::sync::Arc;
 
 use super::life::{ended, forget_stale};
-use super::stdio::standard_number;
 use super::stream::stay_with_the_kernel;
 use crate::raw::{fail, keeping_errno};
 use crate::table::Mark;
@@ -17,7 +16,7 @@ fn duplicated(from: c_int, made: c_int) -> c_int {
     if made < 0 {
         return made;
     }
-    if guard::our_thread() {
+    if guard::inside() {
         return hidden::adopt(made);
     }
     if table::mark(from) == Mark::None && table::mark(made) == Mark::None {

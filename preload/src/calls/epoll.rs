@@ -12,7 +12,7 @@ use crate::{export, guard, hidden, real, table};
 
 /// A new set: ours, if our code asked for it, or the program's.
 fn created(fd: c_int) -> c_int {
-    if guard::our_thread() {
+    if guard::inside() {
         return hidden::adopt(fd);
     }
     if fd >= 0 {

@@ -123,7 +123,7 @@ export! {
         if fd < 0 {
             return fd;
         }
-        if guard::our_thread() {
+        if guard::inside() {
             return hidden::adopt(fd);
         }
         forget_stale(fd);
@@ -268,7 +268,7 @@ fn accepted(listener: c_int, fd: c_int) -> c_int {
     if fd < 0 {
         return fd;
     }
-    if guard::our_thread() {
+    if guard::inside() {
         return hidden::adopt(fd);
     }
     if is_stream(listener) {

@@ -211,7 +211,7 @@ export! {
         let Some(held) = table::get(fd) else {
             // SAFETY: the program's own call.
             let got = unsafe { real::recvmsg(fd, message, flags) };
-            if got >= 0 && guard::our_thread() {
+            if got >= 0 && guard::inside() {
                 // SAFETY: the kernel has filled the message.
                 unsafe { adopt_passed(message) };
             } else if got >= 0 {

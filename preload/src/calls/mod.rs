@@ -17,12 +17,13 @@ pub(crate) mod stdio;
 pub(crate) mod stream;
 pub(crate) mod syscall;
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 
 use wsd_switch::companion::{Kernel, set_kernel};
 
 use crate::real::address;
+use crate::{hidden, real, table};
 
 /// Tells the switch which functions are the real ones, so that it does not come back to us.
 #[allow(
@@ -41,15 +42,35 @@ pub(crate) fn give_kernel() {
         recvmsg: function!(recvmsg),
         sendmsg: function!(sendmsg),
         poll: function!(poll),
-        fcntl: function!(fcntl),
+        // SAFETY: a caller that gives all three arguments passes them as to a function that has them.
+        fcntl: unsafe { transmute::<*mut c_void, _>(controlled_for_us as *mut c_void) },
         ioctl: function!(ioctl),
         getsockopt: function!(getsockopt),
         setsockopt: function!(setsockopt),
         getsockname: function!(getsockname),
         getpeername: function!(getpeername),
         shutdown: function!(shutdown),
-        close: function!(close),
+        close: closed_for_us,
     };
     // SAFETY: each is what `real` found, or goes to the kernel as libc's would.
     unsafe { set_kernel(kernel) };
+}
+
+/// fcntl() for the switch: numbers that it makes are out of the program's reach.
+unsafe extern "C-unwind" fn controlled_for_us(fd: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: the caller's arguments.
+    let answer = unsafe { real::fcntl(fd, command, argument) };
+    if command == libc::F_DUPFD || command == libc::F_DUPFD_CLOEXEC {
+        return hidden::adopt(answer);
+    }
+    answer
+}
+
+/// close() for the switch, of its own numbers.
+unsafe extern "C" fn closed_for_us(fd: c_int) -> c_int {
+    if table::mark(fd) == table::Mark::Private {
+        drop(table::take(fd));
+    }
+    // SAFETY: takes no pointer.
+    unsafe { real::close(fd) }
 }

@@ -97,10 +97,17 @@ pub(super) unsafe fn receive(
     loop {
         let receiving = if whole { None } else { held.begin_receive(fd) };
         let Some(receiving) = receiving else {
+            if held.descriptor().is_to_be_looked_at() && is_stale(held, fd) {
+                return kernel();
+            }
             let before = errno();
             let inside = guard::enter();
-            // SAFETY: the caller's promise.
-            let outcome = unsafe { held.receive(fd, buffers, flags) };
+            let outcome = if total(buffers) == 0 {
+                arrival(held, fd, flags)
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { held.receive(fd, buffers, flags) }
+            };
             drop(inside);
             let over = !matches!(outcome, Ok(1..)) && total(buffers) != 0;
             if over && is_stale(held, fd) {
@@ -118,6 +125,14 @@ pub(super) unsafe fn receive(
             return count;
         }
     }
+}
+
+/// Receiving no byte waits for one all the same.
+fn arrival(held: &Held, fd: c_int, flags: c_int) -> io::Result<usize> {
+    let mut byte = 0_u8;
+    let place = one((&raw mut byte).cast(), 1);
+    // SAFETY: the byte is of this frame.
+    unsafe { held.receive(fd, &place, flags & !libc::MSG_TRUNC | libc::MSG_PEEK) }.map(|_| 0)
 }
 
 /// The list of buffers for who may change the list.
@@ -178,6 +193,11 @@ pub(super) unsafe fn transmit(
         keeping_errno(|| sending.finish(sent));
         return sent;
     }
+    drop(inside);
+    if held.descriptor().is_to_be_looked_at() && is_stale(held, fd) {
+        return kernel();
+    }
+    let inside = guard::enter();
     // SAFETY: the caller's promise.
     let outcome = unsafe { held.send(fd, buffers, flags) };
     drop(inside);

@@ -92,6 +92,14 @@ extern "C-unwind" fn destination(
     c: usize,
     d: usize,
 ) -> *mut c_void {
+    if matches!(number, libc::SYS_pidfd_open | libc::SYS_userfaultfd) {
+        // libc has no function for these. The program's own pass on as they are.
+        return if guard::inside() {
+            adopted as *mut c_void
+        } else {
+            real::address::syscall()
+        };
+    }
     let connection = |argument| table::mark(descriptor(argument)) == Mark::Connection;
     let ours = match concern(number) {
         Concern::None => false,
@@ -113,6 +121,21 @@ extern "C-unwind" fn destination(
     } else {
         real::address::syscall()
     }
+}
+
+/// A system call of our own code that makes a descriptor.
+unsafe extern "C-unwind" fn adopted(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    // SAFETY: our code's own arguments.
+    let made = unsafe { real::syscall(number, a, b, c, d, e, f) };
+    c_int::try_from(made).map_or(made, |fd| crate::hidden::adopt(fd) as isize)
 }
 
 fn is_fork(flags: usize, stack: usize) -> bool {
