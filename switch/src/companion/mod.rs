@@ -10,7 +10,7 @@
 //! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection;
 //! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
 //! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
-//! [`shown`] what those see who look on;
+//! [`shown`] what those see who look on; [`fork`] processes that share a connection;
 //! [`waiting`] what those see who wait for many of them.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
@@ -21,8 +21,11 @@ mod cache;
 #[allow(unsafe_code)]
 mod data;
 #[allow(unsafe_code)]
+mod fork;
+#[allow(unsafe_code)]
 mod kernel;
 mod reason;
+#[allow(unsafe_code)]
 mod registry;
 pub mod rules;
 mod service;
@@ -98,6 +101,8 @@ pub struct Companion {
     roomy: AtomicU32,
     /// Held for moments; see [`state`].
     core: Mutex<Core>,
+    /// The processes that share it, once it was forked with.
+    share: OnceLock<Option<fork::Share>>,
     me: Weak<Companion>,
     watcher: OnceLock<Arc<dyn Watcher>>,
     /// A waiter has looked and is to be told of what it does not see.
@@ -124,7 +129,7 @@ impl Companion {
     /// rule wants the upgrade at once.
     #[must_use]
     pub fn new(fd: BorrowedFd<'_>, role: Role) -> Option<Arc<Companion>> {
-        if registry::is_off() {
+        if registry::is_off() || fork::is_orphaned() {
             return None;
         }
         let prospect = rules::active().prospect(role);
@@ -153,6 +158,7 @@ impl Companion {
             arrived: AtomicU32::new(0),
             roomy: AtomicU32::new(0),
             core: Mutex::default(),
+            share: OnceLock::new(),
             me: me.clone(),
             watcher: OnceLock::new(),
             observed: AtomicBool::new(false),
@@ -253,6 +259,11 @@ impl Companion {
         let (bytes, turns) = worth(self.role);
         self.trigger.store(bytes, Ordering::Relaxed);
         self.trigger_turns.store(turns, Ordering::Relaxed);
+    }
+
+    /// Whether nothing would seek again.
+    fn is_untriggered(&self) -> bool {
+        self.trigger.load(Ordering::Relaxed) == u64::MAX
     }
 
     /// Seeks again after as much more as the failures so far make it wait.
@@ -360,6 +371,9 @@ impl Companion {
         core.closed = true;
         core.write_shut = true;
         core.stage = Stage::Never;
+        if let Some(Some(share)) = self.share.get() {
+            share.leave();
+        }
         let connection = core.connection.take();
         if let Some(connection) = &connection {
             connection.attend(None);
@@ -763,17 +777,17 @@ impl Companion {
 
     /// To be called right before fork().
     pub fn before_fork() {
-        registry::before_fork();
+        fork::before();
     }
 
     /// To be called in the parent right after fork(), also if it failed.
     pub fn after_fork_in_parent() {
-        registry::after_fork_in_parent();
+        fork::after_in_parent();
     }
 
     /// To be called in the child right after fork().
     pub fn after_fork_in_child() {
-        registry::after_fork_in_child();
+        fork::after_in_child();
     }
 }
 
@@ -781,6 +795,9 @@ impl Drop for Companion {
     fn drop(&mut self) {
         if self.rx.phase() == GUARDED {
             self.rx_to(KERNEL);
+        }
+        if let Some(Some(share)) = self.share.get() {
+            share.leave();
         }
         registry::leave(self);
     }

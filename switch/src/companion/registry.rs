@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Companion, Path, Reason, Role};
 use crate::conn::Stats;
@@ -186,8 +186,13 @@ pub(super) fn is_off() -> bool {
     })
 }
 
-pub(super) fn before_fork() {}
+/// The child is to find the list whole. To be followed by [`unlock_after_fork`] in both processes.
+pub(super) fn lock_over_fork() {
+    MutexGuard::leak(REGISTRY.lock());
+}
 
-pub(super) fn after_fork_in_parent() {}
-
-pub(super) fn after_fork_in_child() {}
+/// See [`lock_over_fork`].
+pub(super) fn unlock_after_fork() {
+    // SAFETY: locked by `lock_over_fork` on this thread, or the one this is the copy of, and leaked.
+    unsafe { REGISTRY.force_unlock() };
+}

@@ -21,7 +21,7 @@ use super::cache::NegativeCache;
 use super::rules::{self, Verdict};
 use super::state::Stage;
 use super::waiting::{Chore, Next};
-use super::{Companion, Reason, Role, kernel, registry};
+use super::{Companion, Reason, Role, fork, kernel, registry};
 use crate::conn::{self, Chores, Connection};
 use crate::options::{SendPolicy, StreamOptions};
 use crate::route;
@@ -129,8 +129,14 @@ struct Clerk {
 /// Who waits for a session with this tuple, as the session's connector sees it.
 static GUESTS: Mutex<Option<HashMap<CompanionInfo, Weak<Companion>>>> = Mutex::new(None);
 
+static CLERK: OnceLock<Clerk> = OnceLock::new();
+
+/// Whether the service thread has anything to do with companions in this process.
+pub(super) fn is_running() -> bool {
+    CLERK.get().is_some()
+}
+
 fn clerk() -> io::Result<&'static Clerk> {
-    static CLERK: OnceLock<Clerk> = OnceLock::new();
     if let Some(clerk) = CLERK.get() {
         return Ok(clerk);
     }
@@ -158,7 +164,13 @@ pub(super) fn seek(companion: &Companion, fd: RawFd) {
     };
     {
         let mut core = companion.core.lock();
-        if core.stage != Stage::Idle || core.closed {
+        if core.stage != Stage::Idle || core.closed || core.held {
+            return;
+        }
+        if !companion.is_alone() || fork::is_orphaned() {
+            drop(core);
+            companion.set_reason(Reason::Fork);
+            companion.retrigger();
             return;
         }
         match kernel::duplicate(fd) {

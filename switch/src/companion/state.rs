@@ -37,7 +37,11 @@ pub(super) const BROKEN: u8 = 4;
 pub(super) const CHANGING: u8 = 5;
 
 pub(super) const MARKER: usize = 24;
-const MAGIC: [u8; 8] = [0xF7, b'W', b'S', b'D', b'c', b'u', b't', 0x01];
+const MARKER_START: u8 = 0xF7;
+const MAGIC: [u8; 8] = [MARKER_START, b'W', b'S', b'D', b'c', b'u', b't', 0x01];
+
+/// Bytes that are looked at together for the marker.
+const CHUNK: usize = 64;
 
 /// How long to wait for TCP's word after the SAN was lost.
 const VERDICT: Duration = Duration::from_millis(500);
@@ -112,6 +116,12 @@ pub(super) struct Core {
     pub(super) write_shut: bool,
     /// A call takes it back to the kernel.
     pub(super) held: bool,
+    /// Because of a fork, which is nobody's fault.
+    pub(super) forking: bool,
+    /// Times it went back otherwise.
+    strikes: u32,
+    /// This side sends nothing, or nothing more, over this session.
+    back: bool,
     session: [u8; 16],
     cut: Option<u64>,
     cut_bytes: ([u8; 8], usize),
@@ -157,12 +167,22 @@ pub(super) fn marker(session: [u8; 16]) -> [u8; MARKER] {
 
 /// Where the marker, or its beginning at the end, is in these bytes.
 pub(super) fn find_marker(bytes: &[u8], marker: &[u8; MARKER]) -> Option<usize> {
-    (0..bytes.len()).find(|from| {
-        let from = *from;
-        let rest = bytes.get(from..).unwrap_or_default();
-        let len = rest.len().min(MARKER);
-        rest.get(..len) == marker.get(..len)
-    })
+    let mut at = 0;
+    for chunk in bytes.chunks(CHUNK) {
+        // Fast where the first byte is not even there, which is nearly everywhere.
+        if chunk.contains(&MARKER_START) {
+            let found = (at..at + chunk.len()).find(|from| {
+                let rest = bytes.get(*from..).unwrap_or_default();
+                let len = rest.len().min(MARKER);
+                rest.get(..len) == marker.get(..len)
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        at += chunk.len();
+    }
+    None
 }
 
 impl Core {
@@ -228,14 +248,26 @@ impl Companion {
     fn is_open(&self, core: &Core) -> bool {
         !core.write_shut
             && !core.held
+            && self.is_alone()
             && core.leftover.is_empty()
             && !self.poisoned.load(Ordering::SeqCst)
             && self.rx.phase() == KERNEL
             && self.tx.phase() == KERNEL
     }
 
+    /// Whether no other process has the connection.
+    pub(super) fn is_alone(&self) -> bool {
+        match self.share.get() {
+            None => true,
+            Some(Some(share)) => share.is_alone(),
+            // It was forked with, and nobody counts.
+            Some(None) => false,
+        }
+    }
+
     fn guard(&self, core: &mut Core, session: [u8; 16]) -> bool {
         core.session = session;
+        core.back = false;
         core.cut = None;
         core.cut_bytes.1 = 0;
         core.marker_in.1 = 0;
@@ -301,6 +333,7 @@ impl Companion {
         core.upgrades += 1;
         COUNTERS.upgrades.fetch_add(1, Ordering::Relaxed);
         self.set_reason(Reason::None);
+        self.failures.store(0, Ordering::Relaxed);
         core.connection = Some(Arc::clone(&connection));
         let me: Weak<dyn Observer> = self.me.clone();
         let zeal = zeal(&core, self.attended.load(Ordering::Relaxed));
@@ -322,7 +355,7 @@ impl Companion {
         let Some(connection) = core.connection.clone() else {
             return;
         };
-        if self.tx.phase() != GUARDED || core.write_shut {
+        if self.tx.phase() != GUARDED || core.write_shut || core.back {
             return;
         }
         self.tx.phase.store(CHANGING, Ordering::SeqCst);
@@ -383,8 +416,11 @@ impl Companion {
         let Some(connection) = core.connection.clone() else {
             return;
         };
+        core.back = true;
         match self.tx.phase() {
             SAN | GUARDED => {}
+            // Not cut over yet, and now it will not be.
+            KERNEL => return connection.suspend(),
             _ => return,
         }
         self.tx.phase.store(CHANGING, Ordering::SeqCst);
@@ -461,7 +497,8 @@ impl Companion {
         }
         self.rx_to(SAN);
         // The beacon's side knows now that the SAN's peer is TCP's.
-        if self.role == Role::Connected && self.tx.phase() == KERNEL && !core.write_shut {
+        let stays = core.write_shut || core.back;
+        if self.role == Role::Connected && self.tx.phase() == KERNEL && !stays {
             self.tx.phase.store(GUARDED, Ordering::SeqCst);
             self.cut(core);
             if self.tx.phase() == GUARDED {
@@ -702,7 +739,8 @@ impl Companion {
         core.downgrades += 1;
         COUNTERS.downgrades.fetch_add(1, Ordering::Relaxed);
         core.stage = Stage::Idle;
-        if core.downgrades >= STICKY {
+        core.strikes += u32::from(!core.forking);
+        if core.strikes >= STICKY {
             core.stage = Stage::Never;
             self.set_reason(Reason::Sticky);
         }

@@ -185,6 +185,11 @@ fn flush(time: Duration) -> usize {
 /// How long the end of the process waits for closed streams.
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
+/// What closed streams have left behind is another process's to deliver.
+pub(crate) fn forget_lingering() {
+    LINGERING.store(0, Ordering::Relaxed);
+}
+
 /// Waits, as the end of the process does, for what closed streams have left behind.
 pub(crate) fn flush_at_end() {
     flush(EXIT_TIME);

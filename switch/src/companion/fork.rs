@@ -1,0 +1,233 @@
+//! What becomes of companions when the process forks.
+//!
+//! Before a fork every upgraded connection goes back to the kernel, so that both processes have a
+//! plain TCP socket with not a byte missing; the locks of all companions are held over the fork, so
+//! that the child finds none that nobody will release. Owns the counters by which the processes
+//! that share a connection know whether they are alone with it: only then it is upgraded (again).
+//! A child whose parent had its service thread running makes no upgrades of its own: the thread,
+//! and the providers' threads, are the parent's. Invariant: the child never touches a provider's
+//! object of the parent.
+
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::state::{BROKEN, Stage};
+use super::{Companion, Reason, registry, service};
+use crate::conn;
+
+/// For all peers together to follow back to the kernel.
+const TIME: Duration = Duration::from_secs(3);
+/// Counters of one page.
+const COUNTERS: usize = 1024;
+
+/// This process was forked from one whose threads it has not.
+static ORPHANED: AtomicBool = AtomicBool::new(false);
+
+/// Processes that share a connection.
+pub(super) struct Share {
+    /// In memory that the processes share; never unmapped.
+    processes: &'static AtomicU32,
+    /// This process is one of them.
+    counted: AtomicBool,
+}
+
+impl Share {
+    /// Whether no other process has the connection.
+    pub(super) fn is_alone(&self) -> bool {
+        self.processes.load(Ordering::SeqCst) <= 1
+    }
+
+    /// This process has it no more.
+    pub(super) fn leave(&self) {
+        if self.counted.swap(false, Ordering::SeqCst) {
+            self.processes.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+struct Page {
+    counters: &'static [AtomicU32],
+    used: usize,
+}
+
+static PAGE: Mutex<Option<Page>> = Mutex::new(None);
+static PAGES: AtomicUsize = AtomicUsize::new(0);
+
+/// A counter in shared memory; `None` if there is none to be had.
+fn counter() -> Option<&'static AtomicU32> {
+    let mut page = PAGE.lock();
+    if page
+        .as_ref()
+        .is_none_or(|page| page.used >= page.counters.len())
+    {
+        // What is never given back is bounded.
+        if PAGES.fetch_add(1, Ordering::Relaxed) >= 64 {
+            return None;
+        }
+        *page = Some(Page {
+            counters: shared_page()?,
+            used: 0,
+        });
+    }
+    let page = page.as_mut()?;
+    let counter = page.counters.get(page.used)?;
+    page.used += 1;
+    Some(counter)
+}
+
+fn shared_page() -> Option<&'static [AtomicU32]> {
+    let len = COUNTERS * size_of::<AtomicU32>();
+    let (rights, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: asks for new memory, no pointer is given.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, rights, kind, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: that many zeroed counters, aligned to a page, never unmapped; all access is atomic.
+    Some(unsafe { std::slice::from_raw_parts(start.cast::<AtomicU32>(), COUNTERS) })
+}
+
+thread_local! {
+    /// The companions whose locks this thread holds over its fork.
+    static HELD: RefCell<Vec<Arc<Companion>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this process can make no upgrades.
+pub(super) fn is_orphaned() -> bool {
+    ORPHANED.load(Ordering::Relaxed)
+}
+
+pub(super) fn before() {
+    let companions = registry::all();
+    go_back(&companions);
+    let mut held = Vec::with_capacity(companions.len());
+    for companion in companions {
+        let core = companion.core.lock();
+        if !core.closed {
+            let share = companion.share.get_or_init(|| {
+                counter().map(|processes| {
+                    processes.store(1, Ordering::SeqCst);
+                    Share {
+                        processes,
+                        counted: AtomicBool::new(true),
+                    }
+                })
+            });
+            if let Some(share) = share {
+                share.processes.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        // Released right after the fork, in both processes.
+        MutexGuard::leak(core);
+        held.push(Arc::clone(&companion));
+    }
+    registry::lock_over_fork();
+    drop(HELD.try_with(|place| place.replace(held)));
+}
+
+/// Everything upgraded goes back to the kernel, all at once.
+fn go_back(companions: &[Arc<Companion>]) {
+    let end = Instant::now() + TIME;
+    let mut under_way = Vec::new();
+    for companion in companions {
+        let mut core = companion.core.lock();
+        match core.stage {
+            Stage::Up => {
+                companion.suspend(&mut core);
+                core.held = true;
+                core.forking = true;
+                under_way.push(companion);
+            }
+            Stage::Seeking | Stage::Joining => {
+                // A session that comes now is sent away.
+                core.held = true;
+                if core.stage == Stage::Seeking {
+                    core.stage = Stage::Idle;
+                    core.tcp = None;
+                } else {
+                    under_way.push(companion);
+                }
+            }
+            Stage::Idle | Stage::Never => core.held = true,
+        }
+    }
+    for companion in under_way {
+        while companion.core.lock().stage == Stage::Joining && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let fd = {
+            let core = companion.core.lock();
+            core.tcp.as_ref().map(AsRawFd::as_raw_fd)
+        };
+        if let Some(fd) = fd
+            && let Err(error) = companion.drain(fd, end)
+        {
+            tracing::warn!(%error, "a connection stays with the process that forks");
+        }
+        let mut core = companion.core.lock();
+        companion.retire(&mut core);
+        core.forking = false;
+        drop(core);
+        companion.set_reason(Reason::Fork);
+        companion.moved();
+    }
+}
+
+/// Releases what is held; gives back whose they were.
+fn release() -> Vec<Arc<Companion>> {
+    registry::unlock_after_fork();
+    let held = HELD.try_with(|place| place.take()).unwrap_or_default();
+    for companion in &held {
+        // SAFETY: locked by `before` on this thread, or the one this is the copy of, and leaked.
+        unsafe { companion.core.force_unlock() };
+    }
+    held
+}
+
+pub(super) fn after_in_parent() {
+    for companion in release() {
+        let mut core = companion.core.lock();
+        core.held = false;
+        let sought = core.stage == Stage::Idle;
+        drop(core);
+        if sought && companion.is_untriggered() {
+            companion.retrigger();
+        }
+    }
+}
+
+pub(super) fn after_in_child() {
+    let orphaned = service::is_running();
+    ORPHANED.store(orphaned, Ordering::SeqCst);
+    conn::forget_lingering();
+    for companion in release() {
+        let mut core = companion.core.lock();
+        core.held = false;
+        core.tcp = None;
+        core.shadow = None;
+        if let Some(connection) = core.connection.take() {
+            // The parent's; its end here would end it there.
+            let _ = std::mem::ManuallyDrop::new(connection);
+            companion.rx_to(BROKEN);
+            companion.tx.phase.store(BROKEN, Ordering::SeqCst);
+        }
+        if orphaned {
+            core.stage = Stage::Never;
+            companion.set_reason(Reason::Fork);
+        }
+        drop(core);
+        // Calls of other threads were under way in the parent only.
+        companion.rx.inflight.store(0, Ordering::SeqCst);
+        companion.rx.busy.store(0, Ordering::SeqCst);
+        companion.tx.inflight.store(0, Ordering::SeqCst);
+        companion.tx.busy.store(0, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,258 @@
+//! Companions whose ends are in different processes, one of which stops, dies or forks.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    unused_qualifications
+)]
+
+#[path = "companion/ends.rs"]
+mod ends;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use ends::{End, check, fill, until};
+use wsd_switch::companion::{Companion, Path, Reason, Role};
+
+const PLAY: &str = "WSD_TEST_PLAY";
+const AT: &str = "WSD_TEST_AT";
+
+/// The other process: this test, told what to play.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn other(play: &str, extra: &[(&str, &str)]) -> (End, Other) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["the_other_process", "--exact", "--nocapture"])
+        .env(PLAY, play)
+        .env(AT, at)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    for (name, value) in extra {
+        command.env(name, value);
+    }
+    let child = Other(command.spawn().unwrap());
+    let tcp = listener.accept().unwrap().0;
+    (End::new(tcp, Role::Accepted), child)
+}
+
+/// Answers each piece of 1000 bytes with the same, until the end.
+fn echo(end: &End) {
+    let mut room = [0; 1000];
+    while end.receive_exactly(&mut room).is_ok() {
+        if end.send_all(&room).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn the_other_process() {
+    let Ok(play) = std::env::var(PLAY) else {
+        return;
+    };
+    let at = std::env::var(AT).unwrap();
+    let end = End::new(TcpStream::connect(at).unwrap(), Role::Connected);
+    match play.as_str() {
+        "echo" => echo(&end),
+        "send" => {
+            let mut bytes = vec![0; 20_000_000];
+            fill(5, 0, &mut bytes);
+            for piece in bytes.chunks(10_000) {
+                end.send_all(piece).unwrap();
+            }
+            end.shut();
+            let mut room = [0; 1];
+            assert_eq!(end.receive(&mut room, 0).unwrap(), 0);
+        }
+        "send and leave" => {
+            // Ends without closing anything.
+            let mut bytes = vec![0; 2_000_000];
+            fill(5, 0, &mut bytes);
+            end.send_all(&bytes).unwrap();
+            let _kept = std::mem::ManuallyDrop::new(end);
+            std::process::exit(0);
+        }
+        "fork" => {
+            // The child goes on with the connection, the parent closes its copy.
+            let mut room = [0; 1000];
+            for _ in 0..200 {
+                end.receive_exactly(&mut room).unwrap();
+                end.send_all(&room).unwrap();
+            }
+            until("upgraded", || {
+                end.receive_exactly(&mut room).unwrap();
+                end.send_all(&room).unwrap();
+                end.is_san()
+            });
+            Companion::before_fork();
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                Companion::after_fork_in_child();
+                assert_eq!(end.companion.path(), Path::Tcp);
+                echo(&end);
+                unsafe { libc::_exit(0) };
+            }
+            Companion::after_fork_in_parent();
+            drop(end);
+            let mut status = 1;
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!(status, 0);
+        }
+        "swallow nothing" => loop {
+            std::thread::sleep(Duration::from_secs(1));
+        },
+        other => panic!("what is {other}?"),
+    }
+}
+
+fn exchange(end: &End, position: usize) {
+    let mut bytes = [0; 1000];
+    fill(9, position, &mut bytes);
+    end.send_all(&bytes).unwrap();
+    let mut room = [0; 1000];
+    end.receive_exactly(&mut room).unwrap();
+    check(9, position, &room);
+}
+
+fn upgrade(end: &End) {
+    let mut position = 0;
+    until("upgraded", || {
+        exchange(end, position);
+        position += 1000;
+        end.is_san()
+    });
+}
+
+#[test]
+fn two_processes_go_over_to_the_san() {
+    let (end, _other) = other("echo", &[]);
+    upgrade(&end);
+    for round in 0..1000 {
+        exchange(&end, round * 1000);
+    }
+    let told = end.companion.snapshot();
+    assert!(told.sent_san >= 1_000_000 && told.received_san >= 1_000_000);
+}
+
+#[test]
+fn an_eager_peer_goes_over_at_once() {
+    let (end, _other) = other("send", &[("WSD_EAGER", "1")]);
+    let mut room = vec![0; 100_000];
+    let mut position = 0;
+    loop {
+        let count = end.receive(&mut room, 0).unwrap();
+        if count == 0 {
+            break;
+        }
+        check(5, position, &room[..count]);
+        position += count;
+    }
+    assert_eq!(position, 20_000_000);
+    let told = end.companion.snapshot();
+    assert!(told.received_san > 0, "{told:?}");
+}
+
+#[test]
+fn what_a_process_has_sent_arrives_although_it_ends_without_a_close() {
+    let (end, _other) = other("send and leave", &[]);
+    let mut room = vec![0; 2_000_000];
+    end.receive_exactly(&mut room).unwrap();
+    check(5, 0, &room);
+    assert_eq!(end.receive(&mut room, 0).unwrap(), 0);
+}
+
+#[test]
+fn a_killed_peer_is_a_reset_after_what_it_had_sent() {
+    let (end, mut other) = other("echo", &[]);
+    upgrade(&end);
+    end.send_all(&[1; 1000]).unwrap();
+    until("the answer is there", || {
+        end.companion.refresh() & libc::POLLIN != 0
+    });
+    other.0.kill().unwrap();
+    other.0.wait().unwrap();
+    let mut room = [0; 1000];
+    end.receive_exactly(&mut room).unwrap();
+    let error = end.receive(&mut room, 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+    let error = end.send(&[1], 0).unwrap_err();
+    assert!(matches!(
+        error.raw_os_error(),
+        Some(libc::EPIPE | libc::ECONNRESET)
+    ));
+}
+
+#[test]
+fn a_stopped_peer_is_waited_for() {
+    let (end, other) = other("echo", &[]);
+    upgrade(&end);
+    let pid = other.0.id() as libc::pid_t;
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+    until("it stands still", || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        state.contains(") T ")
+    });
+    end.send_all(&[2; 1000]).unwrap();
+    end.tcp
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let mut room = [0; 1000];
+    let error = end.receive(&mut room, 0).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+    end.tcp.set_read_timeout(None).unwrap();
+    end.receive_exactly(&mut room).unwrap();
+    assert_eq!(room, [2; 1000]);
+}
+
+#[test]
+fn a_peer_that_never_reads_is_backpressure_for_who_does_not_block() {
+    let (end, _other) = other("swallow nothing", &[]);
+    end.tcp.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    let mut quiet = 0;
+    let bytes = vec![1; 64 << 10];
+    while quiet < 50 {
+        match end.send(&bytes, 0) {
+            Ok(count) => {
+                sent += count;
+                quiet = 0;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                quiet += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert!(sent < 200 << 20, "no end of room");
+    }
+}
+
+#[test]
+fn a_child_goes_on_with_the_connection_of_its_parent() {
+    let (end, _other) = other("fork", &[]);
+    for round in 0..2000 {
+        exchange(&end, round * 1000);
+    }
+    assert!(end.companion.snapshot().upgrades >= 1);
+    assert_eq!(end.companion.path(), Path::Tcp);
+    assert_eq!(end.companion.reason(), Reason::PeerAsked);
+}
