@@ -77,6 +77,19 @@ pub(crate) fn socket_option(fd: RawFd, name: c_int) -> Option<c_int> {
     (asked == 0).then_some(value)
 }
 
+/// Ends a connection so that the peer hears of a reset. errno may change.
+pub(crate) fn disconnect(fd: RawFd) {
+    let nowhere = libc::sockaddr {
+        sa_family: 0,
+        sa_data: [0; 14],
+    };
+    let Ok(length) = libc::socklen_t::try_from(size_of_val(&nowhere)) else {
+        return;
+    };
+    // SAFETY: the address is live and as long as said; AF_UNSPEC, which is 0, dissolves.
+    unsafe { real::connect(fd, &raw const nowhere, length) };
+}
+
 /// Whether the number is a TCP socket, asked of the kernel. errno may change.
 pub(crate) fn is_tcp(fd: RawFd) -> bool {
     let domain = socket_option(fd, libc::SO_DOMAIN);

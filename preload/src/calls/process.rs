@@ -13,7 +13,7 @@ use wsd_switch::companion::{Companion, Reason};
 use crate::log::Border;
 use crate::raw::keeping_errno;
 use crate::table::{Held, Mark};
-use crate::{export, guard, log, real, sets, table};
+use crate::{export, file, guard, log, real, sets, table};
 
 /// Gives a connection to the kernel for good: others will use it, or use it past us. errno is kept.
 pub(crate) fn hand_over(held: &Held, fd: RawFd, why: Reason) {
@@ -26,6 +26,15 @@ pub(crate) fn hand_over(held: &Held, fd: RawFd, why: Reason) {
                 std::process::id(),
                 why.code()
             ));
+        }
+        // The program, or another one, would go on behind bytes that only this process has.
+        if matches!(why, Reason::Exec | Reason::Passed) && !held.on_kernel() {
+            log::line(&format!(
+                "reset pid={} fd={fd} reason={}",
+                std::process::id(),
+                why.code()
+            ));
+            file::disconnect(fd);
         }
     });
 }

@@ -23,6 +23,48 @@ pub(super) fn standard_number(fd: RawFd) {
     }
 }
 
+/// Puts what has been received already, and is not read yet, where the stream begins to read.
+///
+/// # Safety
+/// The stream was opened on this connection just now, for reading only.
+unsafe fn push_back(stream: *mut FILE, fd: RawFd) {
+    let Some(held) = table::get(fd) else {
+        return;
+    };
+    let mut unread = Vec::new();
+    let mut room = [0_u8; 4096];
+    // From here on the kernel's socket is the whole truth only when this is done.
+    while !held.on_kernel() {
+        let buffers = [libc::iovec {
+            iov_base: room.as_mut_ptr().cast(),
+            iov_len: room.len(),
+        }];
+        // SAFETY: memory of this frame.
+        match unsafe { held.receive(fd, &buffers, libc::MSG_DONTWAIT) } {
+            Ok(count @ 1..) => unread.extend_from_slice(room.get(..count).unwrap_or_default()),
+            _ => break,
+        }
+    }
+    for byte in unread.iter().rev() {
+        // SAFETY: the caller's promise; libc makes room for any number of bytes.
+        unsafe { ungetc(c_int::from(*byte), stream) };
+    }
+}
+
+unsafe extern "C" {
+    fn ungetc(byte: c_int, stream: *mut FILE) -> c_int;
+}
+
+/// Whether a mode of fdopen is for reading only.
+///
+/// # Safety
+/// A string that ends in NUL.
+unsafe fn reads_only(mode: *const c_char) -> bool {
+    // SAFETY: the caller's promise.
+    let mode = unsafe { core::ffi::CStr::from_ptr(mode) }.to_bytes();
+    mode.starts_with(b"r") && !mode.contains(&b'+')
+}
+
 /// The number behind a stream is about to be closed by libc, or to lead elsewhere.
 ///
 /// # Safety
@@ -45,7 +87,16 @@ export! {
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
         hand_over_number(fd, Reason::Stdio);
         // SAFETY: the program's own call.
-        unsafe { real::fdopen(fd, mode) }
+        let stream = unsafe { real::fdopen(fd, mode) };
+        if table::mark(fd) == table::Mark::Connection
+            && !stream.is_null()
+            // SAFETY: libc has just taken it.
+            && unsafe { reads_only(mode) }
+        {
+            // SAFETY: made by the call above.
+            keeping_errno(|| unsafe { push_back(stream, fd) });
+        }
+        stream
     }
 
     /// Ends the connection as close() does.
