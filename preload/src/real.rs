@@ -395,6 +395,20 @@ real! {
     fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, rest: *mut c_void) -> c_int
         = { let _ = (fd, flag, format, rest); missing() };
 
+    // Rings of liburing, which makes its system calls itself. Its answers are errors below zero.
+    fn io_uring_setup(entries: c_uint, parameters: *mut c_void) -> c_int
+        = { let _ = (entries, parameters); -libc::ENOSYS };
+    fn io_uring_queue_init(entries: c_uint, ring: *mut c_void, flags: c_uint) -> c_int
+        = { let _ = (entries, ring, flags); -libc::ENOSYS };
+    fn io_uring_queue_init_params(entries: c_uint, ring: *mut c_void, parameters: *mut c_void)
+        -> c_int
+        = { let _ = (entries, ring, parameters); -libc::ENOSYS };
+    fn io_uring_queue_init_mem(
+        entries: c_uint, ring: *mut c_void, parameters: *mut c_void, memory: *mut c_void,
+        length: size_t
+    ) -> c_int
+        = { let _ = (entries, ring, parameters, memory, length); -libc::ENOSYS };
+
     fn syscall(
         number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize; ...
     ) -> ssize_t

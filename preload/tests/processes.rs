@@ -125,6 +125,29 @@ fn rings_are_denied_unless_a_rule_grants_them() {
 }
 
 #[test]
+fn liburing_is_denied_rings_as_by_a_kernel_without_them() {
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdio.h>
+        int main(void)
+        {
+            char ring[512] = {0};
+            int (*init)(unsigned, void *, unsigned);
+            *(void **)&init = dlsym(RTLD_DEFAULT, "io_uring_queue_init");
+            printf("%d\n", init ? init(4, ring, 0) : 1);
+            return 0;
+        }"#;
+    let program = compiled("liburing", source);
+    let denied = format!("{}\n", -libc::ENOSYS);
+    assert_eq!(text(&with_library(&program).output().unwrap()), denied);
+    // Granted, the library that is not there answers the same.
+    let mut granted = with_library(&program);
+    granted.env("WSD_RULE", "io_uring allow");
+    assert_eq!(text(&granted.output().unwrap()), denied);
+}
+
+#[test]
 fn handlers_of_fork_run_once_and_in_their_order() {
     let source = r#"
         #define _GNU_SOURCE

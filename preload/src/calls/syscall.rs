@@ -17,7 +17,7 @@ use super::process::{self, hand_over_those};
 use super::{data, dup, epoll, exec, files, info, life, message, poll, select};
 use crate::raw::fail;
 use crate::table::{self, Mark};
-use crate::{guard, real};
+use crate::{export, guard, real};
 
 /// The system calls that may concern us, and what decides it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -276,9 +276,10 @@ unsafe extern "C-unwind" fn routed(
                 let again = || real::syscall(number, a, b, c, d, e, f);
                 int(process::forked(|| c_int::try_from(again()).unwrap_or(-1)))
             }
-            libc::SYS_io_uring_setup => int(ring(|| {
-                c_int::try_from(real::syscall(number, a, b, c, d, e, f)).unwrap_or(-1)
-            })),
+            libc::SYS_io_uring_setup => int(ring(
+                || fail(libc::ENOSYS),
+                || c_int::try_from(real::syscall(number, a, b, c, d, e, f)).unwrap_or(-1),
+            )),
             libc::SYS_epoll_create1 => int(epoll::epoll_create1(fd)),
             libc::SYS_ppoll => int(poll::ppoll(write_at(a), b as _, read_at(c), read_at(d))),
             libc::SYS_pselect6 => {
@@ -354,15 +355,53 @@ pub(super) fn has_rings() -> bool {
     RINGS.load(Ordering::Relaxed)
 }
 
-/// Makes a ring if a rule grants it. What goes through a ring is the kernel's alone, so all
-/// connections are from then on.
-fn ring(make: impl FnOnce() -> c_int) -> c_int {
+/// Makes a ring if a rule grants it; `denied` is the answer otherwise. What goes through a ring is
+/// the kernel's alone, so all connections are from then on.
+fn ring(denied: impl FnOnce() -> c_int, make: impl FnOnce() -> c_int) -> c_int {
     if !rules::active().grants_io_uring() {
-        return fail(libc::ENOSYS);
+        return denied();
     }
     RINGS.store(true, Ordering::Relaxed);
     hand_over_those(Reason::UnsupportedCall, |_, _| true);
     make()
+}
+
+/// As liburing says that the kernel has none.
+fn none() -> c_int {
+    -libc::ENOSYS
+}
+
+export! {
+    /// liburing's. A ring only if a rule grants it.
+    fn io_uring_setup(entries: c_uint, parameters: *mut c_void) -> c_int {
+        // SAFETY: the program's own call.
+        ring(none, || unsafe { real::io_uring_setup(entries, parameters) })
+    }
+
+    /// As `io_uring_setup`.
+    fn io_uring_queue_init(entries: c_uint, made: *mut c_void, flags: c_uint) -> c_int {
+        // SAFETY: the program's own call.
+        ring(none, || unsafe { real::io_uring_queue_init(entries, made, flags) })
+    }
+
+    /// As `io_uring_setup`.
+    fn io_uring_queue_init_params(
+        entries: c_uint, made: *mut c_void, parameters: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the program's own call.
+        ring(none, || unsafe { real::io_uring_queue_init_params(entries, made, parameters) })
+    }
+
+    /// As `io_uring_setup`.
+    fn io_uring_queue_init_mem(
+        entries: c_uint, made: *mut c_void, parameters: *mut c_void, memory: *mut c_void,
+        length: libc::size_t,
+    ) -> c_int {
+        ring(none, || {
+            // SAFETY: the program's own call.
+            unsafe { real::io_uring_queue_init_mem(entries, made, parameters, memory, length) }
+        })
+    }
 }
 
 /// libc's `syscall`, for what concerns us by our functions, for all else untouched.
