@@ -461,12 +461,20 @@ impl Connection {
 
     /// A wake-up that was taken here between its signal and the service thread's look is lost to
     /// that thread: who has armed leaves the provider armed, if anything is to go on without it.
+    /// True if there were news instead.
     #[inline]
-    fn restore_watch(&self, state: &mut State) {
-        while state.watch == Watch::Disturbed && state.waiters.is_empty() && state.needs_service() {
-            match self.arm(state) {
-                Armed::Descriptor(_) | Armed::Closed => state.watch = Watch::On,
-                Armed::News => while state.poll(&self.socket, None) {},
+    fn restore_watch(&self, state: &mut State) -> bool {
+        if state.watch != Watch::Disturbed || !state.waiters.is_empty() || !state.needs_service() {
+            return false;
+        }
+        match self.arm(state) {
+            Armed::Descriptor(_) | Armed::Closed => {
+                state.watch = Watch::On;
+                false
+            }
+            Armed::News => {
+                while state.poll(&self.socket, None) {}
+                true
             }
         }
     }
@@ -475,8 +483,11 @@ impl Connection {
     #[inline]
     pub(super) fn leave(&self, mut state: MutexGuard<'_, State>) {
         state.reap(&self.socket);
-        self.restore_watch(&mut state);
         self.settle(&mut state, None);
+        // After the descriptors were shown, which may have armed, too.
+        while self.restore_watch(&mut state) {
+            self.settle(&mut state, None);
+        }
         let wanted = state.needs_service() && !self.adopted.load(Ordering::Relaxed);
         state.tell();
         drop(state);
