@@ -193,6 +193,8 @@ struct Patience {
     flags: c_int,
     option: c_int,
     asked: Option<Asked>,
+    /// A part is there already: any signal ends the wait for the rest.
+    has_part: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -208,6 +210,7 @@ impl Patience {
             flags,
             option,
             asked: None,
+            has_part: false,
         }
     }
 
@@ -244,7 +247,7 @@ impl Patience {
 
     /// Whether a call that a signal has interrupted says so.
     fn says_so(&mut self) -> bool {
-        self.ask().deadline.is_some() || kernel::interrupts()
+        self.has_part || self.ask().deadline.is_some() || kernel::interrupts()
     }
 
     /// Waits in the kernel, for a moment or for this descriptor.
@@ -294,6 +297,7 @@ impl Companion {
         let mut done = 0;
         loop {
             let left = rest(buffers, done, u64::MAX);
+            patience.has_part = done > 0;
             // SAFETY: parts of the buffers that the caller vouches for.
             match unsafe { self.receive_some(&mut patience, &left) } {
                 Ok(0) => return Ok(done),
@@ -378,6 +382,7 @@ impl Companion {
                         Err(error) => return Err(error),
                     }
                 }
+                BROKEN if self.reset_told.swap(true, Ordering::SeqCst) => return Ok(0),
                 BROKEN => return Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
                 _ => drop(self.core.lock()),
             }
@@ -417,6 +422,12 @@ impl Companion {
     ) -> io::Result<Option<usize>> {
         let flags = patience.flags;
         if flags & libc::MSG_OOB != 0 {
+            let inline = kernel::number(patience.fd, libc::SOL_SOCKET, libc::SO_OOBINLINE);
+            let inline = inline.is_some_and(|inline| inline != 0);
+            connection.set_urgent_inline(inline);
+            if inline {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
             let byte = connection.read_urgent()?;
             // SAFETY: the caller vouches for the buffers.
             unsafe { scatter(buffers, &[byte]) };
@@ -557,7 +568,13 @@ impl Companion {
                 self.moved();
                 Ok(None)
             }
-            BROKEN => Err(io::Error::from_raw_os_error(libc::EPIPE)),
+            BROKEN => Err(io::Error::from_raw_os_error(
+                if self.reset_told.swap(true, Ordering::SeqCst) {
+                    libc::EPIPE
+                } else {
+                    libc::ECONNRESET
+                },
+            )),
             _ => {
                 drop(self.core.lock());
                 Ok(None)
@@ -617,6 +634,10 @@ impl Companion {
                     }
                     if connection.failed().is_some() {
                         return Err(self.lost(patience.fd));
+                    }
+                    // A peer that receives nothing more has closed.
+                    if error.raw_os_error() == Some(libc::ECONNRESET) {
+                        return Err(io::Error::from_raw_os_error(libc::EPIPE));
                     }
                     return Err(error);
                 }

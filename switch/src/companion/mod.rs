@@ -89,6 +89,8 @@ pub struct Companion {
     last_received: AtomicBool,
     /// Urgent data went over the kernel: the peer's count of the stream is not known.
     poisoned: AtomicBool,
+    /// The application has heard of the reset; as with TCP, that is told once.
+    reset_told: AtomicBool,
     failures: AtomicU32,
     reason: AtomicU8,
     has_shadow: AtomicBool,
@@ -150,6 +152,7 @@ impl Companion {
             turns: AtomicU32::new(0),
             last_received: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
+            reset_told: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             reason: AtomicU8::new(Reason::None.number()),
             has_shadow: AtomicBool::new(false),
@@ -552,6 +555,9 @@ impl Companion {
     /// what poll(2) would.
     pub fn refresh(&self) -> i16 {
         self.observe();
+        if self.rx.phase() == GUARDED {
+            self.clear_marker();
+        }
         let news = self.look();
         self.show(news.as_ref(), false, true)
     }

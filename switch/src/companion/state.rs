@@ -126,6 +126,8 @@ pub(super) struct Core {
     cut: Option<u64>,
     cut_bytes: ([u8; 8], usize),
     marker_in: ([u8; MARKER], usize),
+    /// The marker was seen.
+    verified: bool,
     /// What is still to be written of our marker.
     marker_out: Vec<u8>,
     pub(super) leftover: VecDeque<u8>,
@@ -220,7 +222,7 @@ impl Companion {
     /// something there.
     pub(super) fn clear_marker(&self) -> Clear {
         let mut core = self.core.lock();
-        self.fetch_marker(&mut core);
+        self.fetch_marker(&mut core, true);
         let clear = match self.rx.phase() {
             GUARDED if self.left(&core) == Some(0) => Clear::Marker,
             GUARDED | KERNEL => Clear::Application,
@@ -271,6 +273,7 @@ impl Companion {
         core.cut = None;
         core.cut_bytes.1 = 0;
         core.marker_in.1 = 0;
+        core.verified = false;
         self.rx_to(GUARDED);
         // Two in the kernel at once: nobody knows whose bytes came first.
         let calls = self.rx.inflight.load(Ordering::SeqCst);
@@ -334,6 +337,11 @@ impl Companion {
         COUNTERS.upgrades.fetch_add(1, Ordering::Relaxed);
         self.set_reason(Reason::None);
         self.failures.store(0, Ordering::Relaxed);
+        let inline = core
+            .tcp
+            .as_ref()
+            .and_then(|tcp| kernel::number(tcp.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE));
+        connection.set_urgent_inline(inline.is_some_and(|inline| inline != 0));
         core.connection = Some(Arc::clone(&connection));
         let me: Weak<dyn Observer> = self.me.clone();
         let zeal = zeal(&core, self.attended.load(Ordering::Relaxed));
@@ -496,7 +504,16 @@ impl Companion {
             return self.foreign(core);
         }
         self.rx_to(SAN);
-        // The beacon's side knows now that the SAN's peer is TCP's.
+        self.believe(core);
+        Ok(Guarded::Changed)
+    }
+
+    /// The beacon's side knows now that the SAN's peer is TCP's: it goes over, too.
+    fn believe(&self, core: &mut Core) {
+        if core.verified {
+            return;
+        }
+        core.verified = true;
         let stays = core.write_shut || core.back;
         if self.role == Role::Connected && self.tx.phase() == KERNEL && !stays {
             self.tx.phase.store(GUARDED, Ordering::SeqCst);
@@ -505,13 +522,13 @@ impl Companion {
                 service::need_weak(self.me.clone());
             }
         }
-        Ok(Guarded::Changed)
     }
 
     /// The TCP peer is not the SAN's, or does not keep to the rules.
     fn foreign(&self, core: &mut Core) -> io::Result<Guarded> {
         tracing::warn!("a wrong marker: the connection is reset");
         self.break_off(core);
+        self.reset_told.store(true, Ordering::SeqCst);
         Err(io::Error::from_raw_os_error(libc::ECONNRESET))
     }
 
@@ -672,8 +689,9 @@ impl Companion {
         own
     }
 
-    /// The service thread's look for the marker, when the application does not read.
-    fn fetch_marker(&self, core: &mut Core) {
+    /// Looks for the marker when nobody receives. The service thread leaves it where it is: the
+    /// socket stays readable, so that whoever sleeps in the kernel wakes up and finds the change.
+    fn fetch_marker(&self, core: &mut Core, takes: bool) {
         let calls = self.rx.inflight.load(Ordering::SeqCst) + self.rx.busy.load(Ordering::SeqCst);
         if self.rx.phase() != GUARDED || calls > 0 {
             return;
@@ -683,12 +701,23 @@ impl Companion {
             self.retire(core);
             return;
         }
-        let fd = core.tcp.as_ref().map(AsRawFd::as_raw_fd);
-        if self.left(core) == Some(0)
-            && let Some(fd) = fd
-            && let Err(error) = self.take_marker(core, fd)
-        {
-            tracing::debug!(%error, "no marker");
+        let Some(fd) = core.tcp.as_ref().map(AsRawFd::as_raw_fd) else {
+            return;
+        };
+        if self.left(core) != Some(0) {
+            return;
+        }
+        if takes {
+            if let Err(error) = self.take_marker(core, fd) {
+                tracing::debug!(%error, "no marker");
+            }
+        } else if !core.verified && core.marker_in.1 == 0 {
+            let mut room = [0; MARKER];
+            let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+            let seen = kernel::receive_into(fd, &mut room, flags);
+            if matches!(seen, Ok(MARKER)) && room == marker(core.session) {
+                self.believe(core);
+            }
         }
     }
 
@@ -757,6 +786,7 @@ impl Companion {
         }
         let mut core = self.core.lock();
         self.break_off(&mut core);
+        self.reset_told.store(true, Ordering::SeqCst);
         reset
     }
 
@@ -772,7 +802,7 @@ impl Companion {
             self.write_marker(&mut core);
         }
         self.cut(&mut core);
-        self.fetch_marker(&mut core);
+        self.fetch_marker(&mut core, false);
         let pending =
             !core.marker_out.is_empty() || self.rx.phase() == GUARDED || self.tx.phase() == GUARDED;
         if core.stage != Stage::Up && core.marker_out.is_empty() {
@@ -783,7 +813,8 @@ impl Companion {
         self.moved();
         if mixed {
             // The kernel's arrivals are to be shown, too.
-            self.refresh();
+            let news = self.look();
+            self.show(news.as_ref(), false, true);
         }
         pending
     }
@@ -799,7 +830,8 @@ impl Companion {
         core.told_san = san;
         drop(core);
         if san {
-            self.refresh();
+            let news = self.look();
+            self.show(news.as_ref(), false, true);
         }
         self.tell_moved();
     }

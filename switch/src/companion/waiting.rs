@@ -137,6 +137,9 @@ impl Companion {
     /// As [`Companion::refresh`], but the shadow is left as it is.
     pub fn bits(&self) -> i16 {
         self.observe();
+        if self.rx.phase() == GUARDED {
+            self.clear_marker();
+        }
         let news = self.look();
         self.show(news.as_ref(), false, false)
     }
