@@ -24,6 +24,13 @@ pub(crate) fn is_on() -> bool {
     path().is_some()
 }
 
+/// The name that the program was started by, without its folder.
+pub(crate) fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().replace(char::is_whitespace, "_")
+}
+
 /// Appends a line. Without a log, or without room, nothing happens. errno is kept.
 pub(crate) fn line(text: &str) {
     let Some(path) = path() else {

@@ -35,26 +35,18 @@ pub(super) fn ended(taken: Option<Taken>, fd: c_int) {
     let companion = taken.descriptor.companion();
     // A number that leads elsewhere now must not be touched in the connection's name.
     let known = companion.on_kernel() || taken.descriptor.is_behind(fd);
-    companion.close(if known { fd } else { -1 });
     last_word(companion);
+    companion.close(if known { fd } else { -1 });
 }
 
 /// The line of the log that sums a connection up.
 fn last_word(companion: &Companion) {
     if log::is_on() {
-        let s = companion.snapshot();
         log::line(&format!(
-            "end pid={} role={:?} tcp_in={} tcp_out={} san_in={} san_out={} upgrades={} \
-             downgrades={} reason={:?}",
+            "end pid={} program={} {}",
             std::process::id(),
-            s.role,
-            s.received_tcp,
-            s.sent_tcp,
-            s.received_san,
-            s.sent_san,
-            s.upgrades,
-            s.downgrades,
-            s.reason,
+            log::program(),
+            companion.summary()
         ));
     }
 }

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The shared library; built now if it is not there.
+/// The shared library; built now if it is not there. `WSD_PRELOAD_LIBRARY` names another one to be
+/// tested, for instance an optimised one.
 pub(crate) fn path() -> PathBuf {
+    if let Some(other) = std::env::var_os("WSD_PRELOAD_LIBRARY") {
+        return other.into();
+    }
     let test = std::env::current_exe().unwrap();
     let deps = test.parent().unwrap();
     let beside = || {

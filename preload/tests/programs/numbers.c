@@ -37,7 +37,8 @@ static void client(int fd)
         NEED(connect(a, (struct sockaddr *)&at, sizeof at) == 0);
         int c = accept4(listener, NULL, NULL, i % 2 ? SOCK_CLOEXEC : 0);
         NEED(c >= 0);
-        NEED(a == 4 && c == 5);
+        /* Low numbers again and again; for a moment one of them may be taken by a library's thread. */
+        NEED(a >= 4 && a < 9 && c >= 4 && c < 9);
         put(a, &i, sizeof i);
         int j;
         get(c, &j, sizeof j);
