@@ -9,8 +9,7 @@
 use core::ffi::{c_char, c_int};
 use std::os::fd::RawFd;
 
-use wsd_switch::companion::Reason;
-use wsd_switch::companion::rules;
+use wsd_switch::companion::{Path, Reason, rules};
 
 use super::process::hand_over_those;
 use crate::environment::{self, Environment, Pages, Strings};
@@ -34,8 +33,9 @@ unsafe fn prepared(environment: Strings) -> Environment {
         let handed_on = unsafe { environment::handed_on(environment) };
         let named = 0..3_i32.saturating_add(handed_on);
         let all = rules::active().hands_on();
+        // A connection that this process has from its parent is never on the SAN here.
         hand_over_those(Reason::Exec, |fd, held| {
-            !held.on_kernel() || (all || named.contains(&fd)) && !closes(fd)
+            held.path() != Path::Tcp || (all || named.contains(&fd)) && !closes(fd)
         });
     }
     // SAFETY: the caller's promise.

@@ -27,8 +27,9 @@ pub(crate) fn hand_over(held: &Held, fd: RawFd, why: Reason) {
                 why.code()
             ));
         }
-        // The program, or another one, would go on behind bytes that only this process has.
-        if matches!(why, Reason::Exec | Reason::Passed) && !held.on_kernel() {
+        // Another program would go on behind bytes that only this process has.
+        let elsewhere = why == Reason::Passed || why == Reason::Exec && !super::exec::closes(fd);
+        if elsewhere && !held.on_kernel() {
             log::line(&format!(
                 "reset pid={} fd={fd} reason={}",
                 std::process::id(),
@@ -119,6 +120,9 @@ fn leave() {
     let _border = Border;
     keeping_errno(|| {
         let _inside = guard::enter();
+        if table::was_used() {
+            Companion::leave();
+        }
         super::life::last_words();
     });
 }
