@@ -23,7 +23,24 @@ pub(crate) struct Clock<'a> {
     slept: bool,
 }
 
+/// The longest nap of who has to look by himself, in milliseconds.
+const NAP: c_int = 3;
+
 impl<'a> Clock<'a> {
+    /// A short sleep, if the time allows; whether it is shorter than what is left.
+    pub(crate) fn nap(&mut self) -> (Time<'_>, bool) {
+        self.slept = true;
+        let longer = match self.left() {
+            Time::Millis(span) => !(0..=NAP).contains(&span),
+            Time::Span(Some(span)) => span.tv_sec > 0 || span.tv_nsec > i64::from(NAP) * 1_000_000,
+            Time::Span(None) => true,
+        };
+        if longer {
+            return (Time::Millis(NAP), true);
+        }
+        (self.left(), false)
+    }
+
     /// Begins to count.
     pub(crate) fn new(time: Time<'a>) -> Clock<'a> {
         let finite = match time {

@@ -11,12 +11,12 @@ use core::ffi::{c_int, c_short};
 use core::ptr;
 
 use libc::{nfds_t, pollfd, sigset_t};
-use wsd_switch::companion::Companion;
+use wsd_switch::companion::{Armed, Companion, Sleeper, own_wake_up};
 
 use crate::clock::{Blocked, Clock, Time};
 use crate::raw::errno;
 use crate::table::{self, Held};
-use crate::{guard, real};
+use crate::{guard, real, sets};
 
 /// What is told whether it was asked for or not.
 const ALWAYS: c_short = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
@@ -115,16 +115,14 @@ pub(crate) fn wait(
 ) -> Result<usize, c_int> {
     let mut few = [NOBODY; FEW];
     let mut many = Vec::new();
-    let asked = match few.get_mut(..fds.len()) {
+    // One more for what others tell this thread.
+    let asked = match few.get_mut(..=fds.len()) {
         Some(few) => few,
         None => {
-            many.resize(fds.len(), NOBODY);
+            many.resize(fds.len() + 1, NOBODY);
             many.as_mut_slice()
         }
     };
-    for entry in fds.iter_mut() {
-        entry.revents = 0;
-    }
     let mut blocked: Option<Blocked> = None;
     loop {
         let mut found = look(fds, asked);
@@ -138,14 +136,37 @@ pub(crate) fn wait(
         if found > 0 || clock.is_zero() {
             return Ok(found);
         }
-        if !arm(fds, asked) {
-            continue;
-        }
         // From here on a signal ends the sleep, or comes after the call.
         let blocked = blocked.get_or_insert_with(Blocked::new);
         let mask = mask.unwrap_or_else(|| blocked.before());
-        if poll(asked, clock.left(), Some(mask))? == 0 {
+        let mut sleepers = Sleepers::default();
+        let Some(naps) = arm(fds, asked, &mut sleepers) else {
+            continue;
+        };
+        let (time, naps) = if naps {
+            clock.nap()
+        } else {
+            (clock.left(), false)
+        };
+        let slept = poll(asked, time, Some(mask));
+        drop(sleepers);
+        if slept? == 0 && !naps {
             return Ok(0);
+        }
+    }
+}
+
+/// This thread's places among the sleepers of connections, while it sleeps.
+#[derive(Default)]
+struct Sleepers {
+    places: Vec<Sleeper>,
+}
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        if !self.places.is_empty() {
+            let _inside = guard::enter();
+            self.places.clear();
         }
     }
 }
@@ -155,12 +176,19 @@ pub(crate) fn wait(
 fn look(fds: &mut [pollfd], asked: &mut [pollfd]) -> usize {
     let _inside = guard::enter();
     let mut found = 0;
+    if let Some(last) = asked.last_mut() {
+        *last = NOBODY;
+    }
     for (entry, asked) in fds.iter_mut().zip(asked) {
         *asked = *entry;
         asked.revents = 0;
         entry.revents = 0;
         if let Some(held) = on_san(entry.fd) {
+            let before = held.arrivals();
             entry.revents = held.bits() & (entry.events | ALWAYS);
+            if held.arrivals() != before {
+                sets::tell_others(&held, None);
+            }
             asked.fd = -1;
         }
         found += usize::from(entry.revents != 0);
@@ -181,21 +209,46 @@ fn genuine_of_kernel(fds: &mut [pollfd], asked: &[pollfd]) -> usize {
     found
 }
 
-/// Puts what to sleep on in the places of connections. False if one of them has news.
-fn arm(fds: &[pollfd], asked: &mut [pollfd]) -> bool {
+/// Puts what to sleep on in the places of connections. `None` if one of them has news; otherwise
+/// whether there is one of which nothing tells everything.
+fn arm(fds: &[pollfd], asked: &mut [pollfd], sleepers: &mut Sleepers) -> Option<bool> {
     let _inside = guard::enter();
-    for (entry, asked) in fds.iter().zip(asked) {
+    let mut naps = false;
+    let mut told = false;
+    for (entry, asked) in fds.iter().zip(asked.iter_mut()) {
         if asked.fd >= 0 || entry.fd < 0 {
             continue;
         }
-        let Some(held) = on_san(entry.fd) else {
-            return false;
+        let held = on_san(entry.fd)?;
+        let armed = match held.enlist() {
+            Ok(sleeper) => {
+                // News between the look and now.
+                let armed = sleeper.arm();
+                sleepers.places.push(sleeper);
+                if held.bits() & (entry.events | ALWAYS) != 0 {
+                    return None;
+                }
+                armed
+            }
+            Err(armed) => armed,
         };
-        let Some(fd) = held.arm() else {
-            return false;
-        };
-        asked.fd = fd;
+        naps |= held.is_in_transit();
         asked.events = libc::POLLIN;
+        match armed {
+            Armed::On(fd) => asked.fd = fd,
+            // It may be readable all the time.
+            Armed::Socket(_) => naps = true,
+            Armed::Told => told = true,
+            Armed::News => return None,
+            Armed::Nothing => {}
+        }
     }
-    true
+    if let Some(last) = asked.last_mut() {
+        *last = NOBODY;
+        if !sleepers.places.is_empty() || told {
+            last.fd = own_wake_up().unwrap_or(-1);
+            last.events = libc::POLLIN;
+        }
+    }
+    Some(naps)
 }

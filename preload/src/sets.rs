@@ -34,6 +34,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 pub(crate) use control::control;
 pub(crate) use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
 pub(crate) use wait::{Wait, wait};
+pub(crate) use watch::tell_others;
 
 use crate::{guard, log};
 use member::{Cookie, Home, Member};
@@ -82,6 +83,8 @@ struct State {
     by_data: HashMap<u64, u32>,
     /// Members to be looked at.
     ready: VecDeque<Cookie>,
+    /// Members of which nothing to sleep on tells everything, for a moment.
+    transit: Vec<Cookie>,
 }
 
 /// Where a member is kept.
@@ -154,6 +157,7 @@ impl Set {
                 by_key: HashMap::new(),
                 by_data: HashMap::new(),
                 ready: VecDeque::new(),
+                transit: Vec::new(),
             }),
         })
     }

@@ -7,6 +7,7 @@ use core::ffi::{c_int, c_void};
 use libc::{sockaddr, socklen_t};
 
 use super::stream::stay_with_the_kernel;
+use crate::raw::keeping_errno;
 use crate::table::Mark;
 use crate::{export, guard, real, table};
 
@@ -67,7 +68,16 @@ export! {
             leave_to_the_kernel(fd);
         }
         // SAFETY: the program's own call.
-        unsafe { real::getsockopt(fd, level, name, value, length) }
+        let answer = unsafe { real::getsockopt(fd, level, name, value, length) };
+        if level == libc::SOL_SOCKET
+            && name == libc::SO_ERROR
+            && answer == 0
+            && let Some(held) = table::get(fd)
+        {
+            let _inside = guard::enter();
+            keeping_errno(|| held.error_taken());
+        }
+        answer
     }
 
     /// The kernel's.
@@ -103,7 +113,7 @@ export! {
     fn sockatmark(fd: c_int) -> c_int {
         if let Some(held) = table::get(fd) {
             let _inside = guard::enter();
-            if let Some(told) = crate::raw::keeping_errno(|| held.at_mark()) {
+            if let Some(told) = keeping_errno(|| held.at_mark()) {
                 return c_int::from(told);
             }
         }

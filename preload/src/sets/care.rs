@@ -159,7 +159,7 @@ impl Set {
     /// Makes shadows true, and arms.
     fn pass(&self) {
         loop {
-            self.look(&mut []);
+            self.look(&mut [], true);
             let state = self.lock();
             let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
                 return;

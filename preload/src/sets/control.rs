@@ -35,15 +35,18 @@ impl Call {
 
     /// As if about a registration that is not there: 0 if all else was in order.
     fn check(self, fd: RawFd) -> c_int {
-        let operation = if self.operation == EPOLL_CTL_DEL {
-            EPOLL_CTL_DEL
-        } else {
-            EPOLL_CTL_MOD
+        // A new event may have bits that a changed one may not.
+        let operation = match self.operation {
+            EPOLL_CTL_MOD => EPOLL_CTL_MOD,
+            _ => EPOLL_CTL_DEL,
         };
         let before = errno();
         // SAFETY: the program's own arguments but for the operation.
         let answer = unsafe { real::epoll_ctl(self.set, operation, fd, self.event) };
         if answer != 0 && errno() == libc::ENOENT {
+            if self.operation == EPOLL_CTL_ADD && self.event.is_null() {
+                return fail(libc::EFAULT);
+            }
             set_errno(before);
             return 0;
         }

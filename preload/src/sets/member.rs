@@ -52,6 +52,8 @@ pub(super) struct Member {
     pub(super) registrations: Vec<Registration>,
     /// It is on the list of those to be looked at.
     pub(super) queued: bool,
+    /// The edges of the last look.
+    pub(super) edges: Option<(u32, u32)>,
     /// What the provider gave to sleep on, in `Own::outer`.
     pub(super) watched: Option<RawFd>,
 }
@@ -201,6 +203,7 @@ impl Member {
             key: key_of(companion),
             registrations: Vec::new(),
             queued: false,
+            edges: None,
             watched: None,
         }
     }

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use libc::{epoll_event, sigset_t};
-use wsd_switch::companion::Companion;
+use wsd_switch::companion::{Armed, Companion};
 
 use super::member::{Cookie, Home, ONESHOT};
 use super::sys;
-use super::{Set, State};
+use super::{Set, State, watch};
 use crate::clock::{Blocked, Clock, Time};
 use crate::guard;
 use crate::raw::{errno, set_errno};
@@ -125,7 +125,7 @@ impl Set {
         let mut blocked: Option<Blocked> = None;
         let mut ask_kernel = true;
         loop {
-            let mut found = self.look(out);
+            let mut found = self.look(out, false);
             if ask_kernel && found < out.len() {
                 let rest = out.get_mut(found..).unwrap_or_default();
                 match sys::wait(wait.set, rest, Time::Millis(0), None) {
@@ -151,7 +151,7 @@ impl Set {
             // From here on a signal ends the sleep, or comes after the call.
             let blocked = blocked.get_or_insert_with(Blocked::new);
             let mask = wait.mask.unwrap_or_else(|| blocked.before());
-            match self.sleep(wait.set, clock.left(), mask) {
+            match self.sleep(wait.set, clock, mask) {
                 Slept::Again { kernel } => ask_kernel = kernel,
                 Slept::Over => {
                     set_errno(before);
@@ -166,13 +166,13 @@ impl Set {
     }
 
     /// Looks at the connections that may have something to tell, and stores their events. Says how
-    /// many.
-    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>]) -> usize {
+    /// many. Who `serves` others takes no events, but makes shadows true.
+    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>], serves: bool) -> usize {
         let _inside = guard::enter();
         let mut out = Out { room, filled: 0 };
         let mut state = self.lock();
         let mut rounds = state.ready.len();
-        while rounds > 0 && !out.is_full() {
+        while rounds > 0 && (serves || !out.is_full()) {
             rounds -= 1;
             let Some(cookie) = state.ready.pop_front() else {
                 break;
@@ -220,11 +220,12 @@ impl Set {
             };
             let bits = u32::from(bits.cast_unsigned());
             let edges = companion.arrivals();
+            let mut state = self.lock();
+            let Some((_, member)) = state.named(cookie) else {
+                return false;
+            };
+            let is_new = member.edges.replace(edges) != Some(edges);
             if bits != 0 {
-                let mut state = self.lock();
-                let Some((_, member)) = state.named(cookie) else {
-                    return false;
-                };
                 let mut level = false;
                 let mut full = false;
                 for registration in &mut member.registrations {
@@ -242,6 +243,9 @@ impl Set {
                     }
                 }
                 drop(state);
+                if is_new {
+                    watch::tell_others(companion, Some(self));
+                }
                 if full {
                     return true;
                 }
@@ -253,6 +257,11 @@ impl Set {
                     self.arm(companion, cookie);
                     return true;
                 }
+            } else {
+                drop(state);
+                if is_new {
+                    watch::tell_others(companion, Some(self));
+                }
             }
             if self.arm(companion, cookie) {
                 return false;
@@ -263,10 +272,17 @@ impl Set {
 
     /// Has the sleepers woken by news of this companion. False if there are news.
     fn arm(&self, companion: &Arc<Companion>, cookie: Cookie) -> bool {
-        let Some(fd) = companion.arm() else {
-            return companion.on_kernel();
+        let (fd, how) = match companion.arm() {
+            Armed::On(fd) => (fd, libc::EPOLLIN),
+            // It may be readable all the time.
+            Armed::Socket(fd) => (fd, libc::EPOLLIN | libc::EPOLLET),
+            Armed::News => return companion.on_kernel(),
+            Armed::Told | Armed::Nothing => return true,
         };
         let mut state = self.lock();
+        if companion.is_in_transit() && !state.transit.contains(&cookie) {
+            state.transit.push(cookie);
+        }
         let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
             return true;
         };
@@ -280,14 +296,14 @@ impl Set {
         if let Some(before) = before {
             let _gone = sys::control(outer, libc::EPOLL_CTL_DEL, before, 0, 0);
         }
-        let input = libc::EPOLLIN as u32;
+        let input = how as u32;
         if sys::control(outer, libc::EPOLL_CTL_ADD, fd, input, cookie.0) == Err(libc::EEXIST) {
             let _named = sys::control(outer, libc::EPOLL_CTL_MOD, fd, input, cookie.0);
         }
         true
     }
 
-    fn sleep(&self, set: RawFd, time: Time<'_>, mask: &sigset_t) -> Slept {
+    fn sleep(&self, set: RawFd, clock: &mut Clock<'_>, mask: &sigset_t) -> Slept {
         let state = self.lock();
         if !state.ready.is_empty() {
             return Slept::Again { kernel: true };
@@ -295,7 +311,13 @@ impl Set {
         // Without one of ours nothing is ours to tell any more.
         let outer = state.own.as_ref().map_or(set, |own| own.outer);
         let sleeping = Counted::new(&self.sleeping);
+        let naps = !state.transit.is_empty();
         drop(state);
+        let (time, naps) = if naps {
+            clock.nap()
+        } else {
+            (clock.left(), false)
+        };
         let mut room = [const { MaybeUninit::<epoll_event>::uninit() }; NEWS];
         let news = if outer == set {
             // Nothing is taken: the next turn of the loop does.
@@ -317,6 +339,15 @@ impl Set {
         drop(sleeping);
         match news {
             Err(code) => Slept::Failed(code),
+            Ok([]) if naps => {
+                let mut state = self.lock();
+                for cookie in std::mem::take(&mut state.transit) {
+                    if let Some((index, _)) = state.named(cookie) {
+                        state.put(index);
+                    }
+                }
+                Slept::Again { kernel: false }
+            }
             Ok([]) => Slept::Over,
             Ok(news) => Slept::Again {
                 kernel: self.take_news(&mut self.lock(), news),

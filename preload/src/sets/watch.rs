@@ -26,11 +26,17 @@ impl Watcher for Watch {
 
     fn used(&self, companion: &Arc<Companion>) {
         let key = key_of(companion);
+        let mut unseen = false;
         for set in self.sets.lock().iter() {
             let mut state = set.lock();
             if let Some(index) = state.index_of(key) {
+                unseen |= state.care.watching;
                 set.queue(&mut state, index);
             }
+        }
+        if unseen {
+            // The next look of the program may be one that we do not see.
+            companion.refresh();
         }
     }
 
@@ -64,6 +70,26 @@ impl Watcher for Watch {
 fn watch_of(companion: &Companion) -> Option<&Watch> {
     let watcher = companion.watch(|_| Arc::new(Watch::default()));
     watcher.as_any().downcast_ref()
+}
+
+/// Somebody has taken news: those who wait in other sets are to look, too.
+pub(crate) fn tell_others(companion: &Companion, me: Option<&Set>) {
+    let Some(watch) = companion
+        .watcher()
+        .and_then(|watcher| watcher.as_any().downcast_ref::<Watch>())
+    else {
+        return;
+    };
+    let key = std::ptr::from_ref(companion).addr();
+    for set in watch.sets.lock().iter() {
+        if me.is_some_and(|me| std::ptr::eq(Arc::as_ptr(set), me)) {
+            continue;
+        }
+        let mut state = set.lock();
+        if let Some(index) = state.index_of(key) {
+            set.queue(&mut state, index);
+        }
+    }
 }
 
 /// The companion has got a member in this set.

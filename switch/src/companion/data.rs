@@ -609,6 +609,10 @@ impl Companion {
                 Ok(count) => {
                     self.tx.count_san(count);
                     self.san_sent();
+                    if !manner.nonblocking {
+                        // While it waited it took what arrived.
+                        self.show_now(connection);
+                    }
                     self.tell_used();
                     return Ok(Some(count));
                 }

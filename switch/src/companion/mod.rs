@@ -55,7 +55,9 @@ pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
 pub use registry::{Snapshot, Totals, all, totals};
-pub use waiting::{Chore, Next, Watcher, kick, serve};
+pub use waiting::{
+    Armed, Chore, Next, Sleeper, Watcher, kick, lower_own_wake_up, own_wake_up, serve,
+};
 
 /// Which end of the connection this process is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -94,6 +96,8 @@ pub struct Companion {
     failures: AtomicU32,
     reason: AtomicU8,
     has_shadow: AtomicBool,
+    /// The application has asked for the error.
+    error_taken: AtomicBool,
     /// A waiter looks after what is to be shown.
     attended: AtomicBool,
     /// Times that a send found no room on the SAN.
@@ -156,6 +160,7 @@ impl Companion {
             failures: AtomicU32::new(0),
             reason: AtomicU8::new(Reason::None.number()),
             has_shadow: AtomicBool::new(false),
+            error_taken: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             stalls: AtomicU32::new(0),
             arrived: AtomicU32::new(0),
@@ -612,12 +617,14 @@ impl Companion {
         if tx != SAN || news.is_none() {
             face.writable = has(libc::POLLOUT) || tx == BROKEN;
         }
+        // Relaxed: a call of the application's comes before.
+        face.failed &= !self.error_taken.load(Ordering::Relaxed);
         let stalls = self.stalls.load(Ordering::Relaxed);
         let roomy = stalls.wrapping_sub(u32::from(!face.writable));
         self.roomy.store(roomy, Ordering::Relaxed);
         self.arrived.store(arrived, Ordering::Relaxed);
         if shows && let Some(shadow) = &mut core.shadow {
-            shadow.show(face, fresh);
+            shadow.show_edges(face, (arrived, roomy), fresh);
         }
         face.bits()
     }
@@ -631,25 +638,6 @@ impl Companion {
             self.show(Some(&news), false, true);
         }
         self.tell_used();
-    }
-
-    /// Prepares for sleep: the descriptor to sleep on, readable at news; or `None` if there are
-    /// news already.
-    pub fn arm(&self) -> Option<RawFd> {
-        self.observe();
-        if self.on_kernel() {
-            return Some(self.number);
-        }
-        match self.rx.phase() {
-            SAN => {}
-            // On the way: the kernel's arrivals are the news.
-            KERNEL | GUARDED => {
-                let core = self.core.lock();
-                return Some(core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd));
-            }
-            _ => return None,
-        }
-        self.connection()?.arm_for_news()
     }
 
     /// Somebody who waits looks after the companion itself, or does no more.

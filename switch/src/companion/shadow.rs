@@ -33,6 +33,8 @@ pub(super) struct Shadow {
     shown: Shown,
     /// Bytes that lie in the shown end.
     nudges: usize,
+    /// The edges that were shown, as `Companion::arrivals` counts them.
+    edges: (u32, u32),
 }
 
 /// What is to be shown.
@@ -89,6 +91,7 @@ impl Shadow {
             back: Some(back),
             shown: Shown::default(),
             nudges: 0,
+            edges: (0, 0),
         })
     }
 
@@ -96,9 +99,20 @@ impl Shadow {
         self.front.as_raw_fd()
     }
 
+    /// As `show`, and what these counts say has happened since the last time is told to those who
+    /// wait for edges.
+    pub(super) fn show_edges(&mut self, face: Face, edges: (u32, u32), fresh: bool) {
+        let before = std::mem::replace(&mut self.edges, edges);
+        if before.1 != edges.1 && face.writable && !self.shown.full && !self.shown.failed {
+            // Nobody has seen that it was full, but a sender did.
+            self.show_full(true);
+        }
+        self.show(face, fresh || before.0 != edges.0);
+    }
+
     /// Makes it show this. With `fresh`, something has happened since the last time that who waits
     /// for edges wants to know.
-    pub(super) fn show(&mut self, face: Face, fresh: bool) {
+    fn show(&mut self, face: Face, fresh: bool) {
         let shown = self.shown;
         if !shown.failed {
             self.show_readable(face.readable, fresh);
@@ -109,7 +123,20 @@ impl Shadow {
                 self.show_urgent(face.urgent);
             }
         }
-        let Some(back) = &self.back else { return };
+        let Some(back) = &self.back else {
+            if shown.failed && !face.failed {
+                let (socket, error) = (libc::SOL_SOCKET, libc::SO_ERROR);
+                let _taken = kernel::number(self.front.as_raw_fd(), socket, error);
+            }
+            return;
+        };
+        if face.failed && !shown.failed {
+            self.shown.failed = true;
+            // Something unread in the end that is closed makes it an error; and the end is one, too.
+            drop((&self.front).write(&[0]));
+            self.back = None;
+            return;
+        }
         if face.peer_shut && !shown.peer_shut {
             self.shown.peer_shut = true;
             drop(back.shutdown(std::net::Shutdown::Write));
@@ -117,12 +144,6 @@ impl Shadow {
         if face.both_shut && !shown.both_shut {
             self.shown.both_shut = true;
             drop(back.shutdown(std::net::Shutdown::Both));
-        }
-        if face.failed && !shown.failed {
-            self.shown.failed = true;
-            // Something unread in the end that is closed makes it an error.
-            drop((&self.front).write(&[0]));
-            self.back = None;
         }
     }
 

@@ -5,13 +5,14 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::state::{Clear, GUARDED};
+use super::state::{Clear, GUARDED, KERNEL, SAN};
 use super::{Companion, service};
+use crate::conn::{Enlisted, Sleep, own_event};
 
 /// Who waits for a companion together with other descriptors. One for each companion.
 pub trait Watcher: Any + Send + Sync {
@@ -56,7 +57,118 @@ pub fn kick() {
     service::kick();
 }
 
+/// What a thread that wants to sleep is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Armed {
+    /// This becomes readable at news.
+    On(RawFd),
+    /// This kernel socket becomes readable at news; it may be readable already.
+    Socket(RawFd),
+    /// There are news already.
+    News,
+    /// The thread's own wake-up tells; only for a [`Sleeper`].
+    Told,
+    /// Nothing comes any more without a call of the application's.
+    Nothing,
+}
+
+impl From<Sleep> for Armed {
+    fn from(sleep: Sleep) -> Armed {
+        match sleep {
+            Sleep::On(fd) => Armed::On(fd),
+            Sleep::News => Armed::News,
+            Sleep::Told => Armed::Told,
+            Sleep::Never => Armed::Nothing,
+        }
+    }
+}
+
+/// The calling thread as one of those who sleep for a companion, for the length of one call.
+pub struct Sleeper(Enlisted);
+
+impl std::fmt::Debug for Sleeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sleeper").finish_non_exhaustive()
+    }
+}
+
+impl Sleeper {
+    /// As [`Companion::arm`].
+    #[must_use]
+    pub fn arm(&self) -> Armed {
+        self.0.arm().into()
+    }
+}
+
+/// The descriptor of the calling thread's wake-up, for [`Armed::Told`].
+#[must_use]
+pub fn own_wake_up() -> Option<RawFd> {
+    own_event().map(|event| event.as_fd().as_raw_fd())
+}
+
+/// Makes the thread's wake-up ready for the next news. To be called before all companions that may
+/// tell by it are looked at.
+pub fn lower_own_wake_up() {
+    if let Some(event) = own_event() {
+        event.reset();
+    }
+}
+
 impl Companion {
+    /// Prepares for sleep. What other threads, or the service thread, take of the news is told to
+    /// the watcher.
+    pub fn arm(&self) -> Armed {
+        self.observe();
+        if let Some(other) = self.arm_elsewhere() {
+            return other;
+        }
+        let Some(connection) = self.connection() else {
+            return Armed::News;
+        };
+        match connection.arm_for_news() {
+            Some(fd) => Armed::On(fd),
+            None if connection.is_closed() => Armed::Nothing,
+            None => Armed::News,
+        }
+    }
+
+    /// How to sleep if it is not for the SAN alone.
+    fn arm_elsewhere(&self) -> Option<Armed> {
+        if self.on_kernel() {
+            return Some(Armed::News);
+        }
+        match self.rx.phase() {
+            SAN => None,
+            // On the way: the kernel's arrivals are the news.
+            KERNEL | GUARDED => {
+                let core = self.core.lock();
+                let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
+                Some(Armed::Socket(fd))
+            }
+            _ => Some(Armed::Nothing),
+        }
+    }
+
+    /// Makes the calling thread one of those who sleep for it, or says how else to sleep.
+    ///
+    /// # Errors
+    /// How else to sleep.
+    pub fn enlist(&self) -> Result<Sleeper, Armed> {
+        if let Some(other) = self.arm_elsewhere() {
+            return Err(other);
+        }
+        let connection = self.connection().ok_or(Armed::News)?;
+        connection.enlist().map(Sleeper).ok_or(Armed::News)
+    }
+
+    /// Whether one direction is with the kernel and the other with the SAN, so that nothing to
+    /// sleep on tells of everything.
+    #[must_use]
+    pub fn is_in_transit(&self) -> bool {
+        let (rx, tx) = (self.rx.phase(), self.tx.phase());
+        (rx == SAN) != (tx == SAN)
+    }
+
     /// The companion's watcher, made now if it has none.
     pub fn watch(&self, make: impl FnOnce(&Companion) -> Arc<dyn Watcher>) -> &Arc<dyn Watcher> {
         self.watcher.get_or_init(|| make(self))
@@ -124,6 +236,14 @@ impl Companion {
             // The end tells itself.
             Clear::Marker if revents & libc::POLLRDHUP == 0 => revents & !own,
             Clear::Marker | Clear::Application => revents,
+        }
+    }
+
+    /// The application has taken the connection's error: it is not shown any more.
+    pub fn error_taken(&self) {
+        if !self.on_kernel() && self.bits() & libc::POLLERR != 0 {
+            self.error_taken.store(true, Ordering::Relaxed);
+            self.refresh();
         }
     }
 

@@ -5,15 +5,16 @@
 //! stream may end because it goes on elsewhere, and news are asked for without taking anything.
 
 use std::io::{self, IoSlice};
-use std::sync::Weak;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use wsd_proto::{CompanionInfo, End, ResetReason, Role};
 
 use super::drive::{Ending, State};
 use super::negotiate::Done;
-use super::wait::{Manner, Patience};
+use super::wait::{Armed, Manner, Patience, own_event};
 use super::{Connection, failure};
 use crate::options::StreamOptions;
 use crate::socket::SanSocket;
@@ -40,6 +41,47 @@ pub(crate) enum Zeal {
 pub(super) struct Observing {
     pub(super) observer: Weak<dyn Observer>,
     pub(super) zeal: Zeal,
+}
+
+/// What a waiter for news is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sleep {
+    /// This becomes readable at news.
+    On(RawFd),
+    /// There may be news already.
+    News,
+    /// There will be none any more.
+    Never,
+    /// Another thread watches, and tells by this thread's event.
+    Told,
+}
+
+/// The calling thread's place among the sleepers of a connection.
+pub(crate) struct Enlisted {
+    connection: Arc<Connection>,
+    name: u64,
+}
+
+impl Enlisted {
+    /// Prepares for sleep.
+    pub(crate) fn arm(&self) -> Sleep {
+        let mut state = self.connection.lock();
+        state.waiters.heard(self.name);
+        if !state.waiters.lead(self.name) {
+            return Sleep::Told;
+        }
+        let armed = self.connection.arm_as(&mut state);
+        self.connection.settle(&mut state, Some(self.name));
+        armed
+    }
+}
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        let mut state = self.connection.lock();
+        state.waiters.remove(self.name);
+        self.connection.leave(state);
+    }
 }
 
 /// Messages taken by one look.
@@ -187,14 +229,15 @@ impl Connection {
         state.tick(&self.socket);
         let end = state.session.peer_end().map(|(end, _)| end);
         let wanted = state.write_wanted.max(1);
-        let failed = state.session.failure().is_some() || state.closed;
+        // A peer that has said that it sends nothing more may be gone in peace.
+        let failed = state.session.failure().is_some() || (state.closed && end.is_none());
         let arrived = state.session.received() ^ (state.session.mark().unwrap_or(0) << 20);
         let ends = u32::from(end.is_some()) << 30 | u32::from(failed) << 31;
         let low = u32::try_from(arrived & u64::from(u32::MAX)).unwrap_or(0);
         let news = News {
             arrived: low ^ ends,
             readable: state.is_readable(),
-            writable: failed || state.has_room(wanted),
+            writable: failed || state.closed || state.has_room(wanted),
             urgent: !state.urgent.is_empty() && !state.urgent.inline,
             peer_shut: end == Some(End::Shutdown),
             suspended: is_suspended(&state),
@@ -203,6 +246,29 @@ impl Connection {
         };
         self.leave(state);
         news
+    }
+
+    /// Whether nothing comes from the provider any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn arm_as(&self, state: &mut State) -> Sleep {
+        match self.arm(state) {
+            Armed::Descriptor(descriptor) => Sleep::On(descriptor.as_raw_fd()),
+            Armed::News => Sleep::News,
+            Armed::Closed => Sleep::Never,
+        }
+    }
+
+    /// Enters the calling thread among those who sleep.
+    pub(crate) fn enlist(self: &Arc<Self>) -> Option<Enlisted> {
+        let event = own_event()?;
+        let name = self.lock().waiters.add(&event);
+        Some(Enlisted {
+            connection: Arc::clone(self),
+            name,
+        })
     }
 
     /// Whether some thread is at it.

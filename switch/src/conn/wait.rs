@@ -110,7 +110,7 @@ impl Waiters {
         self.next
     }
 
-    fn remove(&mut self, name: u64) {
+    pub(super) fn remove(&mut self, name: u64) {
         self.woken(name);
         self.remove_silently(name);
     }
