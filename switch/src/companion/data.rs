@@ -195,6 +195,8 @@ struct Patience {
     asked: Option<Asked>,
     /// A part is there already: any signal ends the wait for the rest.
     has_part: bool,
+    /// A wait has ended with a part only.
+    is_over: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -211,6 +213,7 @@ impl Patience {
             option,
             asked: None,
             has_part: false,
+            is_over: false,
         }
     }
 
@@ -505,6 +508,7 @@ impl Companion {
         loop {
             let left = rest(buffers, done, u64::MAX);
             let by_kernel = matches!(self.tx.phase(), KERNEL | GUARDED);
+            patience.has_part = done > 0;
             // SAFETY: parts of the buffers that the caller vouches for.
             let sent = unsafe { self.send_some(&mut patience, &left) };
             match sent {
@@ -515,7 +519,8 @@ impl Companion {
                 Err(error) => return Err(error),
             }
             // The kernel has waited as long as it may.
-            if done >= len || by_kernel || patience.ask().nonblocking {
+            let over = patience.is_over && self.tx.phase() == SAN;
+            if done >= len || by_kernel || over || patience.ask().nonblocking {
                 return Ok(done);
             }
         }
@@ -607,6 +612,7 @@ impl Companion {
             }
             match sent {
                 Ok(count) => {
+                    patience.is_over = !manner.nonblocking && count < length(buffers);
                     self.tx.count_san(count);
                     self.san_sent();
                     if !manner.nonblocking {
@@ -633,7 +639,8 @@ impl Companion {
                     if self.tx.phase() != SAN {
                         return Ok(None);
                     }
-                    if shut {
+                    // As with TCP where the peer's end has been seen.
+                    if shut || connection.peer_end() == Some(wsd_proto::End::Shutdown) {
                         return Err(io::Error::from_raw_os_error(libc::EPIPE));
                     }
                     if connection.failed().is_some() {

@@ -67,14 +67,17 @@ impl State {
     #[inline]
     pub(super) fn fetch(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
         let mut changed = false;
+        // A read that begins at the mark goes on beyond it.
+        let mut passed = false;
         let stopped = loop {
             // As with TCP, a read stops at the mark, and the next one goes on from there.
-            if target.is_full() || (target.filled > 0 && self.session.at_mark()) {
+            if target.is_full() || (target.filled > 0 && self.session.at_mark() && !passed) {
                 break Fetched::Enough;
             }
             if !self.urgent.is_empty()
                 && let Some(byte) = self.urgent.at(self.session.consumed_offset())
             {
+                passed = target.filled == 0;
                 target.put(&[byte]);
                 self.urgent.passed();
                 self.session.urgent_consumed(1);
