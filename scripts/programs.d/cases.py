@@ -273,7 +273,7 @@ if secret:
 def write():
     sizes, at = random.Random(8), 0
     while at < length:
-        piece = sizes.choice((1, 7, 1000, 30_000, 200_000))
+        piece = sizes.choice((1, 7, 1000, 30_000, 200_000, 900_000))
         stream.sendall(data[at:at + piece])
         at += piece
 if secret:
@@ -309,7 +309,7 @@ def echoes(run, server, port, *more):
     said = []
     for turn in range(4 if run.long else 2):
         ask = script(run, "ask.py", ASK)
-        said.append(run.client(sys.executable, ask, port, 6_000_000, *more).split())
+        said.append(run.client(sys.executable, ask, port, 60_000_000, *more).split())
     if any(same != "True" for _, same in said):
         raise Broken("the echo is another")
     run.idle(server)
