@@ -273,7 +273,7 @@ if secret:
 def write():
     sizes, at = random.Random(8), 0
     while at < length:
-        piece = sizes.choice((1, 7, 1000, 30_000, 200_000, 900_000))
+        piece = sizes.choice((1, 7, 1000, 30_000, 200_000))
         stream.sendall(data[at:at + piece])
         at += piece
 if secret:
@@ -305,11 +305,11 @@ def script(run, name, text):
     return path
 
 
-def echoes(run, server, port, *more):
+def echoes(run, server, port, *more, length=60_000_000):
     said = []
     for turn in range(4 if run.long else 2):
         ask = script(run, "ask.py", ASK)
-        said.append(run.client(sys.executable, ask, port, 60_000_000, *more).split())
+        said.append(run.client(sys.executable, ask, port, length, *more).split())
     if any(same != "True" for _, same in said):
         raise Broken("the echo is another")
     run.idle(server)
@@ -341,7 +341,7 @@ def asyncio_tls(run):
                    check=True, stderr=subprocess.DEVNULL)
     key.write_text(key.read_text() + (run.folder / "cert").read_text())
     server = run.server(sys.executable, script(run, "tls.py", TLS), port, key, port=port)
-    return echoes(run, server, port, "tls")
+    return echoes(run, server, port, "tls", length=12_000_000)
 
 
 @case("a file through socat", ["socat"])

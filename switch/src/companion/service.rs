@@ -30,9 +30,13 @@ use crate::switch::Switch;
 use crate::sys::{self, PollFd, PollSet};
 
 /// Between the attempts to reach a beacon, which may be put up a little later.
-const RETRIES: [Duration; 4] = [
+const RETRIES: [Duration; 8] = [
     Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
     Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
     Duration::from_millis(50),
     Duration::from_millis(500),
 ];
