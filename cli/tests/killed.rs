@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Receiver, Running, expect_code, names, pattern, wsdirect};
+use support::{Receiver, Running, anywhere, expect_code, names, pattern, wsdirect};
 
 /// A survivor must have noticed by then.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ struct Transfer {
 impl Transfer {
     fn start((mode, rdma): (&str, &str)) -> Transfer {
         let folder = tempfile::tempdir().unwrap();
-        let mut recv = wsdirect(["recv", "127.0.0.1:0", "--mode", mode, "-o"]);
+        let mut recv = wsdirect(["recv", &anywhere(), "--mode", mode, "-o"]);
         recv.arg(folder.path().join("to")).env("WSD_RDMA", rdma);
         let receiver = Receiver::from(recv);
         assert_eq!(listens(receiver.process.child.id()), 1);

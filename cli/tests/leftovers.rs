@@ -34,7 +34,7 @@ struct Server {
 
 impl Server {
     fn start() -> Server {
-        let mut server = wsdirect(["perf", "--listen", "127.0.0.1:0"]);
+        let mut server = wsdirect(["perf", "--listen", &support::anywhere()]);
         server.stderr(Stdio::null());
         let mut child = server.spawn().unwrap();
         let mut line = String::new();
@@ -128,7 +128,7 @@ fn a_server_keeps_nothing_of_twenty_clients_that_were_killed() {
 /// and the connections it has accepted.
 fn named(address: &str) -> Vec<String> {
     let port = address.rsplit_once(':').unwrap().1;
-    let end = format!("/127.0.0.1/{port}");
+    let end = format!("/{}/{port}", support::address());
     let table = fs::read_to_string("/proc/net/unix").unwrap();
     let ours = |line: &&str| line.contains("@wsdirect/") && line.ends_with(&end);
     table.lines().filter(ours).map(str::to_owned).collect()

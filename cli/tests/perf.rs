@@ -63,7 +63,7 @@ fn one_call_measures_all_transports_and_their_ratios() {
 
 #[test]
 fn a_server_apart_serves_one_client_after_the_other() {
-    let mut server = wsdirect(["perf", "--listen", "127.0.0.1:0"]);
+    let mut server = wsdirect(["perf", "--listen", &support::anywhere()]);
     server.stderr(std::process::Stdio::piped());
     let mut server = server.spawn().unwrap();
     let mut line = String::new();

@@ -54,7 +54,7 @@ fn check(sender: End, receiver: End, bytes: &[u8], mover: Mover) {
     fs::write(&from, bytes).unwrap();
     let mut recv = wsdirect([
         "recv",
-        "127.0.0.1:0",
+        &support::anywhere(),
         "--json",
         "--mode",
         receiver.mode,

@@ -130,6 +130,17 @@ impl Running {
     }
 }
 
+/// The local address that transfers use: `WSD_TEST_ADDRESS`, or the loopback. RDMA devices do not
+/// serve the loopback.
+pub(crate) fn address() -> String {
+    std::env::var("WSD_TEST_ADDRESS").unwrap_or_else(|_| "127.0.0.1".to_owned())
+}
+
+/// Any free port there.
+pub(crate) fn anywhere() -> String {
+    format!("{}:0", address())
+}
+
 /// A started `wsdirect recv`, and where it listens.
 pub(crate) struct Receiver {
     pub(crate) process: Running,
@@ -138,7 +149,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn start(output: &Path, more: &[&str]) -> Receiver {
-        let mut command = wsdirect(["recv", "127.0.0.1:0", "-o"]);
+        let mut command = wsdirect(["recv", &anywhere(), "-o"]);
         command.arg(output).args(more);
         Receiver::from(command)
     }

@@ -42,6 +42,9 @@ mod errors;
 #[cfg(feature = "verbs")]
 mod hello;
 #[cfg(feature = "verbs")]
+#[cfg(test)]
+mod links;
+#[cfg(feature = "verbs")]
 mod listener;
 #[cfg(feature = "verbs")]
 #[allow(unsafe_code)]

@@ -580,6 +580,9 @@ pub(super) struct Conn {
     /// For what librdmacm does not lock itself: the state of the queue pair.
     control: Mutex<()>,
     channel: Arc<Channel>,
+    /// What went to the device, and how.
+    #[cfg(test)]
+    pub(super) posted: Mutex<Vec<(Work, How)>>,
 }
 
 // SAFETY: both libraries lock; what they do not lock is done under `control`, and the queue pair is
@@ -594,6 +597,8 @@ impl Conn {
             raw,
             control: Mutex::new(()),
             channel: Arc::clone(channel),
+            #[cfg(test)]
+            posted: Mutex::default(),
         }
     }
 
@@ -762,6 +767,8 @@ impl Conn {
 
     /// Starts a send, write or read. The queues have been made and not killed.
     pub(super) fn post(&self, number: u64, work: Work, how: How, pieces: &[Sge]) -> io::Result<()> {
+        #[cfg(test)]
+        self.posted.lock().push((work, how));
         let (kind, remote, key) = match work {
             Work::Send => (0, 0, 0),
             Work::Write { remote, key } => (1, remote, key),

@@ -4,36 +4,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::ACK_TIMEOUT;
+use super::connect::{ACK_TIMEOUT, Attempt};
 use super::core::Core;
+use super::endpoint::VerbsEndpoint;
 use super::fabric::VerbsFabric;
 use super::hello::{Hello, Word};
-use super::sys::{Channel, CmEvent, CmKind, Conn};
+use super::sys::{Channel, CmEvent, CmKind, Conn, How, Work};
 use super::{Options, open};
 use crate::fabric::soft::tests::rig::{
     End, Host, Memory, Rig, number, sleep_until_readable, until,
 };
 use crate::fabric::{
-    Access, ArmFor, ConnectError, DeregisterError, Ending, Event, Fabric, Key, ListenError, OpId,
-    Outcome, Piece, Post, PostError, Posted, Region, Released, Token,
+    Access, ArmFor, ConnectError, DeregisterError, Ending, Endpoint, Event, Fabric, Key,
+    ListenError, OpId, Outcome, Piece, Post, PostError, Posted, Region, Released, Token,
 };
 
-const NEEDS: &str = "an address that an RDMA device serves, in WSD_VM_ADDRESS";
+pub(super) const NEEDS: &str = "an address that an RDMA device serves, in WSD_VM_ADDRESS";
 
-fn address() -> String {
+pub(super) fn address() -> String {
     std::env::var("WSD_VM_ADDRESS").expect(NEEDS)
 }
 
-fn fabric() -> Arc<dyn Fabric> {
+pub(super) fn fabric() -> Arc<dyn Fabric> {
     open(Options::new(true)).expect("an RDMA device")
 }
 
-fn rig() -> Rig {
+pub(super) fn rig() -> Rig {
     Rig::over(Host::over(fabric()), &address())
 }
 
 #[allow(unsafe_code)]
-fn expose(end: &End, bytes: &[u8], access: Access) -> (Key, [u8; 32]) {
+pub(super) fn expose(end: &End, bytes: &[u8], access: Access) -> (Key, [u8; 32]) {
     let mut descriptor = [0; 32];
     // SAFETY: tests keep the memory until the endpoint is gone.
     let key = unsafe {
@@ -43,7 +44,12 @@ fn expose(end: &End, bytes: &[u8], access: Access) -> (Key, [u8; 32]) {
     (key.unwrap(), descriptor)
 }
 
-fn write(end: &End, len: usize, remote: &[u8], offset: u64) -> Result<(OpId, Posted), PostError> {
+pub(super) fn write(
+    end: &End,
+    len: usize,
+    remote: &[u8],
+    offset: u64,
+) -> Result<(OpId, Posted), PostError> {
     let op = OpId(number());
     let pieces = [end.out.piece(0, len)];
     let posted = end.endpoint.post(Post::Write {
@@ -55,7 +61,12 @@ fn write(end: &End, len: usize, remote: &[u8], offset: u64) -> Result<(OpId, Pos
     posted.map(|posted| (op, posted))
 }
 
-fn read(end: &End, len: usize, remote: &[u8], offset: u64) -> Result<(OpId, Posted), PostError> {
+pub(super) fn read(
+    end: &End,
+    len: usize,
+    remote: &[u8],
+    offset: u64,
+) -> Result<(OpId, Posted), PostError> {
     let op = OpId(number());
     let pieces = [end.inward.piece(0, len)];
     let posted = end.endpoint.post(Post::Read {
@@ -68,7 +79,7 @@ fn read(end: &End, len: usize, remote: &[u8], offset: u64) -> Result<(OpId, Post
 }
 
 /// Waits for an ending of an end, while the fabric is polled.
-fn ending(rig: &mut Rig, end: &mut End) -> Ending {
+pub(super) fn ending(rig: &mut Rig, end: &mut End) -> Ending {
     until("the end", || {
         rig.host.poll();
         end.poll();
@@ -763,4 +774,224 @@ fn who_tells_of_released_memory_hears_what_becomes_of_its_registrations() {
         assert_eq!(carry(&mut a, whole(key), &mut b), [7; Pages::LEN]);
         a.endpoint.deregister(key).unwrap();
     }
+}
+
+/// A pair of which the connecting end is known as what it is.
+fn known_pair(rig: &mut Rig, core: &Arc<Core>) -> (End, End, Arc<VerbsEndpoint>) {
+    let (there, here) = (Token(number()), Token(number()));
+    let from = std::net::SocketAddr::new(rig.at.ip(), 0);
+    let connecting = VerbsEndpoint::connecting(core, here, Attempt::new(from, rig.at)).unwrap();
+    let request = rig.host.request(rig.listening);
+    let accepted = End::new(there, request.accept(there).unwrap());
+    rig.host.connected(here).unwrap();
+    let end = End::new(here, Arc::clone(&connecting) as Arc<dyn Endpoint>);
+    (accepted, end, connecting)
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn the_first_send_that_is_taken_after_a_read_is_fenced_on_the_device() {
+    // req: WSD-14
+    let (mut rig, core) = rig_with_cache();
+    let (mut owner, mut reader, known) = known_pair(&mut rig, &core);
+    let memory = vec![3_u8; 5000];
+    let (_key, descriptor) = expose(&owner, &memory, Access::READ);
+    let receives: Vec<_> = (0..2).map(|at| owner.receive(10 * at, 10)).collect();
+    known.conn().posted.lock().clear();
+    let fetched = read(&reader, 5000, &descriptor, 0).unwrap();
+    // A send that is refused does not use the fence up.
+    let op = OpId(number());
+    let pieces = [reader.out.piece(0, rig.host.fabric.caps().max_message + 1)];
+    let post = Post::Send {
+        op,
+        pieces: &pieces,
+    };
+    assert_eq!(reader.endpoint.post(post), Err(PostError::TooLarge));
+    let first = reader.send(b"one").unwrap();
+    let second = reader.send_at(100, b"two").unwrap();
+    for (op, outcome) in [(fetched, 5000), (first, 3), (second, 3)] {
+        assert_eq!(reader.end(op), Outcome::Done(outcome));
+    }
+    for receive in receives {
+        assert_eq!(owner.end(receive), Outcome::Done(3));
+    }
+    let fenced: Vec<_> = known
+        .conn()
+        .posted
+        .lock()
+        .iter()
+        .map(|(work, how)| (*work == Work::Send, how.contains(How::FENCE)))
+        .collect();
+    assert_eq!(fenced, [(false, false), (true, true), (true, false)]);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn messages_go_while_transfers_fill_the_queue() {
+    // req: WSD-14
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let target = vec![0_u8; 1 << 20];
+    let (_key, descriptor) = expose(&b, &target, Access::READ | Access::WRITE);
+    for writes in [true, false] {
+        let mut transfers = Vec::new();
+        loop {
+            let started = if writes {
+                write(&a, 1 << 20, &descriptor, 0)
+            } else {
+                read(&a, 1 << 20, &descriptor, 0)
+            };
+            match started {
+                Ok(transfer) => transfers.push(transfer),
+                Err(PostError::Full) => break,
+                other => panic!("{other:?}"),
+            }
+            assert!(transfers.len() < 1000);
+        }
+        let receives: Vec<_> = (0..16).map(|at| b.receive(at * 10, 10)).collect();
+        // None of the transfers was asked for: the places were kept.
+        let sent: Vec<_> = (0..16).map(|_| a.send(b"credit").unwrap()).collect();
+        for receive in receives {
+            assert_eq!(b.end(receive), Outcome::Done(6));
+        }
+        for sent in sent {
+            assert_eq!(a.end(sent), Outcome::Done(6));
+        }
+        for transfer in transfers {
+            assert_eq!(a.end(transfer), Outcome::Done(1 << 20));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn many_reads_in_both_directions_do_not_stop_each_other_or_a_message() {
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    let memory = vec![9_u8; 200_000];
+    let (_of_a, at_a) = expose(&a, &memory, Access::READ);
+    let (_of_b, at_b) = expose(&b, &memory, Access::READ);
+    let mut reads = Vec::new();
+    for _ in 0..40 {
+        reads.push((
+            read(&a, 200_000, &at_b, 0).unwrap(),
+            read(&b, 200_000, &at_a, 0).unwrap(),
+        ));
+    }
+    let (to_a, to_b) = (a.receive(1 << 20, 10), b.receive(1 << 20, 10));
+    let (from_a, from_b) = (a.send(b"a").unwrap(), b.send(b"b").unwrap());
+    for (of_a, of_b) in reads {
+        assert_eq!(a.end(of_a), Outcome::Done(200_000));
+        assert_eq!(b.end(of_b), Outcome::Done(200_000));
+    }
+    for (end, ops) in [(&mut a, [to_a, from_a]), (&mut b, [to_b, from_b])] {
+        for op in ops {
+            assert_eq!(end.end(op), Outcome::Done(1));
+        }
+        assert_eq!(end.inward.bytes[..200_000], memory);
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn nobody_sleeps_through_a_completion_that_comes_while_arming() {
+    let mut rig = rig();
+    let (a, mut b) = rig.pair();
+    const MESSAGES: usize = 400;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            let mut a = a;
+            for round in 0..MESSAGES {
+                // Now sooner, now later than the other side arms.
+                for _ in 0..(round * 37) % 600 {
+                    std::hint::spin_loop();
+                }
+                let sent = a.send(b"x").unwrap();
+                assert_eq!(a.end(sent), Outcome::Done(1));
+            }
+            a
+        });
+        for _ in 0..MESSAGES {
+            let (op, posted) = b.receive(0, 10);
+            let mut outcome = (posted == Posted::Done(1)).then_some(Outcome::Done(1));
+            while outcome.is_none() {
+                outcome = b.outcome(op);
+                if outcome.is_none() && b.endpoint.arm(ArmFor::Waiter) {
+                    assert!(sleep_until_readable(&*b.endpoint), "nothing wakes it");
+                }
+            }
+            assert_eq!(outcome, Some(Outcome::Done(1)));
+        }
+        drop(sender.join().unwrap());
+    });
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_connect_that_is_given_up_at_any_step_leaves_nothing_on_either_side() {
+    // req: WSD-08
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut rig = rig();
+    drop(rig.pair());
+    let before = descriptors();
+    let from = std::net::SocketAddr::new(rig.at.ip(), 0);
+    for events in 0..12 {
+        for answers in [false, true] {
+            let here = Token(number());
+            let connecting = rig.host.fabric.connect(here, from, rig.at).unwrap();
+            let mut accepted = None;
+            // Each round lets the attempt go on by what has come meanwhile.
+            for _ in 0..events {
+                std::thread::sleep(Duration::from_millis(2));
+                rig.host.poll();
+                let listening = rig.listening;
+                let asked = rig.host.events.iter().position(
+                    |e| matches!(e, Event::Request { listener, .. } if *listener == listening),
+                );
+                if answers
+                    && let Some(at) = asked
+                    && let Event::Request { request, .. } = rig.host.events.remove(at)
+                {
+                    accepted = request.accept(Token(number())).ok();
+                }
+            }
+            drop(connecting);
+            // The other side learns of it, whether it had accepted or has yet to.
+            if let Some(accepted) = accepted {
+                until("the accepted end to learn of it", || {
+                    rig.host.poll();
+                    accepted.poll(&mut Vec::new());
+                    accepted.ending()
+                });
+            }
+            rig.host.events.clear();
+        }
+    }
+    until("the descriptors to go", || {
+        rig.host.poll();
+        rig.host.events.clear();
+        (descriptors() <= before).then_some(())
+    });
+    let (mut a, mut b) = rig.pair();
+    a.send(b"still here").unwrap();
+    assert_eq!(b.take(), b"still here");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_host_that_is_not_there_is_not_served_and_tcp_may_be_tried() {
+    // req: WSD-08
+    let mut rig = rig();
+    let from = std::net::SocketAddr::new(rig.at.ip(), 0);
+    let nobody = "10.99.0.77:9".parse().unwrap();
+    let here = Token(number());
+    let _endpoint = rig.host.fabric.connect(here, from, nobody).unwrap();
+    let outcome = rig.host.connected(here);
+    assert!(
+        matches!(
+            outcome,
+            Err(ConnectError::TimedOut | ConnectError::NotServed)
+        ),
+        "{outcome:?}"
+    );
 }

@@ -24,8 +24,10 @@ use super::wait::Armed;
 use super::{Connection, failure};
 use crate::sys::{self, Event, PollFd};
 
-/// Between two looks at a connection that application threads drive.
+/// Between two looks at a connection that application threads drive, at first; as long as they go on
+/// doing so, the pause doubles up to the second.
 const BUSY: Duration = Duration::from_millis(1);
+const BUSIEST: Duration = Duration::from_millis(8);
 /// Before the first look: most work is done by the thread's next call.
 const FIRST: Duration = Duration::from_micros(200);
 /// Between two looks at a connection some thread sleeps for: it looks after everything but time.
@@ -106,6 +108,8 @@ struct Work {
     /// When to look, whatever the descriptor says.
     due: Option<Instant>,
     armed: bool,
+    /// The pause before the next look, if it is still driven by others.
+    pause: Duration,
     /// The connection's count of happenings after the last look.
     seen: u64,
     /// The same after the last word to the observer.
@@ -137,6 +141,7 @@ impl Work {
             connection,
             due: Some(due),
             armed: false,
+            pause: BUSY,
             seen: 0,
             told: 0,
             negotiation: None,
@@ -332,8 +337,11 @@ impl Work {
         } else if busy && zeal != Some(Zeal::High) {
             // Nobody but an observer in no hurry: calls look after everything.
             let idle = zeal.is_some() && !state.has_work();
-            Some(soon(if idle { OBSERVED } else { BUSY }))
+            let pause = self.pause;
+            self.pause = (2 * pause).min(BUSIEST);
+            Some(soon(if idle { OBSERVED } else { pause }))
         } else {
+            self.pause = BUSY;
             match connection.arm(&mut state) {
                 Armed::Descriptor(_) => {
                     self.armed = true;

@@ -1,0 +1,194 @@
+//! The fabric over two devices with a link between them that can be cut: run with `--ignored` as root
+//! in the guest of `scripts/rdma-vm --second`.
+
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::queue::WITHOUT_FENCE;
+use super::tests::{NEEDS, address, expose, fabric, read};
+use crate::fabric::soft::tests::rig::{End, Host, Rig, free_address, number, until};
+use crate::fabric::{Access, Ending, Outcome, PostError, Token};
+
+/// Longer than a device needs to give up, with the silence before it is asked.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// What the guest calls the interface of the second device.
+fn cable() -> String {
+    std::env::var("WSD_VM_PEER_NETDEV").expect("a guest with two devices")
+}
+
+fn run(command: &[&str]) {
+    let done = Command::new(command[0]).args(&command[1..]).output();
+    let done = done.unwrap();
+    assert!(done.status.success(), "{command:?}: {done:?}");
+}
+
+/// Loses so many of a hundred packets, until dropped.
+struct Losing(String);
+
+impl Losing {
+    fn some(percent: &str) -> Self {
+        let cable = cable();
+        run(&[
+            "tc", "qdisc", "add", "dev", &cable, "root", "netem", "loss", percent,
+        ]);
+        Self(cable)
+    }
+}
+
+impl Drop for Losing {
+    fn drop(&mut self) {
+        run(&["tc", "qdisc", "del", "dev", &self.0, "root"]);
+    }
+}
+
+/// A listener on the second device.
+fn far() -> Rig {
+    Rig::over(
+        Host::over(fabric()),
+        &std::env::var("WSD_VM_PEER").expect(NEEDS),
+    )
+}
+
+/// The accepted end, on the second device, and the connecting one on the first.
+fn pair(rig: &mut Rig) -> (End, End) {
+    let (there, here) = (Token(number()), Token(number()));
+    let from = free_address(&address());
+    let connecting = rig.host.fabric.connect(here, from, rig.at).unwrap();
+    let request = rig.host.request(rig.listening);
+    let accepted = request.accept(there).unwrap();
+    rig.host.connected(here).unwrap();
+    (End::new(there, accepted), End::new(here, connecting))
+}
+
+fn endings(rig: &mut Rig, ends: [&mut End; 2]) -> Vec<Ending> {
+    let begun = Instant::now();
+    let found = ends.map(|end| {
+        until("the end", || {
+            rig.host.poll();
+            end.poll();
+            end.endpoint.ending()
+        })
+    });
+    assert!(begun.elapsed() < NOTICE);
+    found.to_vec()
+}
+
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn a_peer_that_falls_silent_is_noticed_by_whoever_waits_for_it() {
+    // req: WSD-11
+    let mut rig = far();
+    let (mut a, mut b) = pair(&mut rig);
+    a.send(b"hello").unwrap();
+    assert_eq!(b.take(), b"hello");
+    let waiting = [a.receive(0, 10), b.receive(0, 10)];
+    let _cut = Losing::some("100%");
+    assert_eq!(endings(&mut rig, [&mut a, &mut b]), [Ending::Broken; 2]);
+    assert_eq!(a.end(waiting[0]), Outcome::Flushed(Ending::Broken));
+    assert_eq!(b.end(waiting[1]), Outcome::Flushed(Ending::Broken));
+}
+
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn the_last_connection_of_a_port_that_goes_down_ends_every_operation_once() {
+    // req: WSD-11
+    let mut rig = far();
+    let (mut a, mut b) = pair(&mut rig);
+    let memory = vec![1_u8; 4 << 20];
+    let (_key, descriptor) = expose(&b, &memory, Access::READ | Access::WRITE);
+    let cable = cable();
+    let waiting = a.receive(0, 10);
+    run(&["ip", "link", "set", &cable, "down"]);
+    let reading = read(&a, 1000, &descriptor, 0);
+    let sending = a.send(b"x");
+    assert_eq!(endings(&mut rig, [&mut a, &mut b]), [Ending::Broken; 2]);
+    for started in [reading, sending] {
+        match started {
+            Ok(op) => assert_eq!(a.end(op), Outcome::Flushed(Ending::Broken)),
+            Err(error) => assert_eq!(error, PostError::Ended(Ending::Broken)),
+        }
+    }
+    assert_eq!(a.end(waiting), Outcome::Flushed(Ending::Broken));
+    a.poll();
+    assert!(a.completions.is_empty(), "each ended once");
+    // Whatever is started afterwards says why not.
+    assert_eq!(a.send(b"x"), Err(PostError::Ended(Ending::Broken)));
+    let late = read(&a, 10, &descriptor, 0);
+    assert_eq!(late, Err(PostError::Ended(Ending::Broken)));
+    // No connection comes about over this port again: soft-RoCE loses the queue pair of its
+    // connection management when that has to send while the port is down.
+    run(&["ip", "link", "set", &cable, "up"]);
+}
+
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn a_listener_outlives_a_port_that_was_down_for_a_while() {
+    let mut rig = far();
+    drop(pair(&mut rig));
+    // Until that is over; see below.
+    std::thread::sleep(Duration::from_secs(1));
+    rig.host.poll();
+    let (cable, near, far) = (cable(), address(), rig.at.ip());
+    let served = |rig: &Rig| rig.host.fabric.addresses().contains(&far);
+    assert!(served(&rig));
+    run(&["ip", "link", "set", &cable, "down"]);
+    std::thread::sleep(Duration::from_secs(1));
+    rig.host.poll();
+    run(&["ip", "link", "set", &cable, "up"]);
+    // The kernel forgets what was routed over it; that between two interfaces of one host is no
+    // ordinary route, which would come back by itself.
+    let far_ip = far.to_string();
+    run(&[
+        "ip", "route", "replace", &near, "dev", &cable, "src", &far_ip, "table", "101",
+    ]);
+    until("the address to be served again", || {
+        rig.host.poll();
+        served(&rig).then_some(())
+    });
+    let (mut a, mut b) = pair(&mut rig);
+    a.send(b"again").unwrap();
+    assert_eq!(b.take(), b"again");
+}
+
+/// Reads, says "done" without waiting, and the owner takes the memory back at once. How many
+/// rounds went well before one did not.
+fn read_then_send(rounds: usize) -> usize {
+    const LEN: usize = 200_000;
+    let mut rig = far();
+    let (mut owner, mut reader) = pair(&mut rig);
+    for round in 0..rounds {
+        let byte = u8::try_from(round % 200).unwrap() + 1;
+        let mut memory = vec![byte; LEN];
+        let (key, descriptor) = expose(&owner, &memory, Access::READ);
+        let told = owner.receive(0, 10);
+        reader.inward.bytes[..LEN].fill(0);
+        let reading = read(&reader, LEN, &descriptor, 0).unwrap();
+        let sent = reader.send(b"done").unwrap();
+        if owner.end(told) != Outcome::Done(4) {
+            return round;
+        }
+        owner.endpoint.conceal(key).unwrap();
+        memory.fill(0xDD);
+        let read = reader.end(reading);
+        let right = reader.inward.bytes[..LEN].iter().all(|&b| b == byte);
+        if read != Outcome::Done(LEN) || reader.end(sent) != Outcome::Done(4) || !right {
+            return round;
+        }
+    }
+    rounds
+}
+
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn a_send_stays_behind_a_read_whose_answer_is_lost_and_only_because_it_is_fenced() {
+    // req: WSD-14
+    const ROUNDS: usize = 60;
+    let _losing = Losing::some("2%");
+    assert_eq!(read_then_send(ROUNDS), ROUNDS);
+    WITHOUT_FENCE.store(true, Ordering::Relaxed);
+    let unfenced = read_then_send(ROUNDS);
+    WITHOUT_FENCE.store(false, Ordering::Relaxed);
+    assert!(unfenced < ROUNDS, "nothing was to be seen of the fence");
+}
