@@ -19,6 +19,8 @@ use crate::conn::{Connection, Manner};
 const LARGE: usize = 32 << 10;
 /// Between two looks of a guarded receiver that another call is in the way of.
 const AGAIN: Duration = Duration::from_micros(200);
+/// Between two looks of a sender whose process ends.
+const LEAVING: Duration = Duration::from_millis(10);
 /// A guarded receiver looks whether it has been overtaken.
 const SLICE: Duration = Duration::from_secs(1);
 
@@ -571,6 +573,10 @@ impl Companion {
                     patience.wait(libc::POLLOUT, SLICE)?;
                 }
                 self.moved();
+                Ok(None)
+            }
+            BROKEN if self.leaving.load(Ordering::SeqCst) => {
+                std::thread::sleep(LEAVING);
                 Ok(None)
             }
             BROKEN => Err(io::Error::from_raw_os_error(

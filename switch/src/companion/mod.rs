@@ -93,6 +93,8 @@ pub struct Companion {
     poisoned: AtomicBool,
     /// The application has heard of the reset; as with TCP, that is told once.
     reset_told: AtomicBool,
+    /// The process ends.
+    leaving: AtomicBool,
     failures: AtomicU32,
     reason: AtomicU8,
     has_shadow: AtomicBool,
@@ -157,6 +159,7 @@ impl Companion {
             last_received: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             reset_told: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             reason: AtomicU8::new(Reason::None.number()),
             has_shadow: AtomicBool::new(false),
@@ -368,6 +371,8 @@ impl Companion {
         {
             return;
         }
+        // Nothing more is taken: who sends now waits for the end of the process.
+        self.leaving.store(true, Ordering::SeqCst);
         self.end(None);
     }
 
@@ -384,6 +389,10 @@ impl Companion {
         }
         let connection = core.connection.take();
         if let Some(connection) = &connection {
+            // For calls of other threads.
+            self.reset_told.store(true, Ordering::SeqCst);
+            self.rx_to(BROKEN);
+            self.tx.phase.store(BROKEN, Ordering::SeqCst);
             connection.attend(None);
             if linger == Some(0) {
                 core.marker_gone();
