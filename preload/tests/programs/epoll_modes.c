@@ -42,7 +42,10 @@ static void edge(void) {
     put(p.client, "d");
     told("ET next arrival", set, 5000);
     take(p.server, 2);
-    told("ET not after a part", set, SETTLE);
+    /* epoll(7) allows more edges than arrivals, of what is true; there is still something to read. */
+    struct epoll_event event;
+    int n = epoll_wait(set, &event, 1, SETTLE);
+    CHECK(n == 0 || (n == 1 && event.data.u32 == 1 && event.events == EPOLLIN));
     take(p.server, 2);
     told("ET drained", set, SETTLE);
     put(p.client, "e");

@@ -630,6 +630,13 @@ impl Companion {
         face.failed &= !self.error_taken.load(Ordering::Relaxed);
         let stalls = self.stalls.load(Ordering::Relaxed);
         let roomy = stalls.wrapping_sub(u32::from(!face.writable));
+        if let Some(news) = news {
+            // Another thread has looked later and was here before: what it showed is the truth.
+            if news.number < core.shown && !fresh {
+                return face.bits();
+            }
+            core.shown = news.number;
+        }
         self.roomy.store(roomy, Ordering::Relaxed);
         self.arrived.store(arrived, Ordering::Relaxed);
         if shows && let Some(shadow) = &mut core.shadow {

@@ -134,6 +134,8 @@ pub(super) struct Core {
     pub(super) downgrades: u32,
     pub(super) upgrades: u32,
     pub(super) shadow: Option<Shadow>,
+    /// The number of the look that was shown last.
+    pub(super) shown: u64,
     /// What the watchers were told last.
     pub(super) told_san: bool,
 }

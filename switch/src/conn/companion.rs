@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -106,7 +106,12 @@ pub(crate) struct News {
     pub(crate) failed: bool,
     /// Changes with everything that arrives.
     pub(crate) arrived: u32,
+    /// Of two looks the later one has the higher number.
+    pub(crate) number: u64,
 }
+
+/// Numbers the looks.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Connection {
     /// Offers, as the connecting side, to carry the stream of a companion. `done` is called as
@@ -236,6 +241,8 @@ impl Connection {
         let low = u32::try_from(arrived & u64::from(u32::MAX)).unwrap_or(0);
         let news = News {
             arrived: low ^ ends,
+            // Relaxed: under the connection's lock.
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             readable: state.is_readable(),
             writable: failed || state.closed || state.has_room(wanted),
             urgent: !state.urgent.is_empty() && !state.urgent.inline,

@@ -78,14 +78,8 @@ impl Connection {
     }
 
     fn arm_outside(&self, state: &mut State) -> Option<RawFd> {
-        let outsiders = &mut state.outsiders;
-        if outsiders.rung
-            && let Some(made) = self.outside.made.get()
-        {
-            outsiders.rung = false;
-            made.event.reset();
-        }
-        if std::mem::take(&mut outsiders.news) {
+        // The event stays set until somebody is armed again: it may be another who sleeps.
+        if std::mem::take(&mut state.outsiders.news) {
             return None;
         }
         match self.arm(state) {
@@ -97,7 +91,13 @@ impl Connection {
                         provider.as_raw_fd()
                     }
                 };
-                state.outsiders.armed = true;
+                let outsiders = &mut state.outsiders;
+                outsiders.armed = true;
+                if std::mem::take(&mut outsiders.rung)
+                    && let Some(made) = self.outside.made.get()
+                {
+                    made.event.reset();
+                }
                 Some(sleep_on)
             }
             Armed::News | Armed::Closed => None,

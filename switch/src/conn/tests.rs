@@ -532,7 +532,9 @@ fn who_sleeps_in_a_poll_set_hears_what_another_thread_takes() {
     }
     two.leave(state);
     assert!(is_readable(), "the wake-up is lost");
+    // One who looks and does not go to sleep leaves the news to the others.
     assert_eq!(two.arm_for_news(), None);
+    assert!(is_readable(), "one has taken it from all");
     assert_eq!(two.arm_for_news(), Some(descriptor));
     assert!(!is_readable());
 }
