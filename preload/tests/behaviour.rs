@@ -11,7 +11,12 @@
 //!
 //! One program at a time: what they observe is also *when* something happens.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 mod library;
 
