@@ -11,7 +11,7 @@ use core::ffi::{c_int, c_short};
 use core::ptr;
 
 use libc::{nfds_t, pollfd, sigset_t};
-use wsd_switch::companion::{Armed, Companion, Sleeper, own_wake_up};
+use wsd_switch::companion::{Armed, Sleeper, own_wake_up};
 
 use crate::clock::{Blocked, Clock, Time};
 use crate::raw::errno;
@@ -86,17 +86,16 @@ impl Kind {
 }
 
 /// What the kernel said of numbers, reduced to what is the program's: some may be readable by a
-/// marker only. Says how many are left.
+/// marker only, or have left the kernel meanwhile. Says how many are left.
 pub(crate) fn genuine(fds: &mut [pollfd]) -> usize {
     let mut left = 0;
     for entry in fds {
         if entry.revents != 0
             && entry.revents & libc::POLLNVAL == 0
-            && Companion::any_guarded()
             && let Some(held) = table::get(entry.fd)
         {
             let _inside = guard::enter();
-            entry.revents = held.relook(entry.fd, entry.revents) & (entry.events | ALWAYS);
+            entry.revents = held.relook(entry.revents) & (entry.events | ALWAYS);
         }
         left += usize::from(entry.revents != 0);
     }

@@ -46,6 +46,12 @@ pub(crate) struct Set {
     members: AtomicUsize,
     /// Registrations that the kernel's set does not have with the TCP socket.
     moved: AtomicUsize,
+    /// Times that a registration has changed its place.
+    moves: AtomicU64,
+    /// Looks of those who wait.
+    turns: AtomicU64,
+    /// The last wait had no room for what the kernel's set may have.
+    kernel_next: AtomicBool,
     /// Threads of the program that are in a wait of ours.
     inside: AtomicU32,
     /// Threads that sleep, or are about to, on `Own::outer`.
@@ -138,6 +144,9 @@ impl Set {
             me: me.clone(),
             members: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),
+            moves: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
+            kernel_next: AtomicBool::new(false),
             inside: AtomicU32::new(0),
             sleeping: AtomicU32::new(0),
             passing: AtomicU32::new(0),

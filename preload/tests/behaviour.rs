@@ -294,6 +294,7 @@ programs! {
     flags
     forking
     forkinglate
+    genuine
     halfclosed
     info
     inherited

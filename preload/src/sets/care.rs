@@ -81,7 +81,7 @@ impl Set {
                 if let Ok(index) = u32::try_from(index)
                     && state.member(index).is_some_and(|m| m.has_shadow())
                 {
-                    state.shadow_to_direct(index);
+                    state.shadow_to_direct(self, index);
                     state.put(index);
                 }
             }
@@ -150,7 +150,7 @@ impl Set {
                 return;
             }
             if let Some(index) = state.index_of(super::member::key_of(&companion)) {
-                state.direct_to_shadow(index, shadow, |_| true);
+                state.direct_to_shadow(self, index, shadow, |_| true);
                 state.put(index);
             }
         }

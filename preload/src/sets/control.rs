@@ -264,7 +264,7 @@ impl Set {
         companion.refresh();
         let mut state = self.lock();
         if let Some(index) = state.index_of(key_of(companion)) {
-            state.direct_to_shadow(index, shadow, |events| !fits_direct(events));
+            state.direct_to_shadow(self, index, shadow, |events| !fits_direct(events));
             self.queue(&mut state, index);
         }
     }

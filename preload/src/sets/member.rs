@@ -66,6 +66,10 @@ pub(super) struct Registration {
     pub(super) home: Home,
     /// The edges that were told; `None`: the next look tells what is there.
     pub(super) told: Option<(u32, u32)>,
+    /// The number of the set's move that brought it where it is.
+    pub(super) moved: u64,
+    /// The look that told its last event.
+    pub(super) turn: u64,
 }
 
 /// Where a registration is.
@@ -96,6 +100,8 @@ impl Registration {
             data,
             home,
             told: None,
+            moved: 0,
+            turn: 0,
         }
     }
 
@@ -135,6 +141,12 @@ impl Registration {
         }
         let text = String::from_utf8_lossy(&text);
         text.lines().any(|line| spent_line(line, number))
+    }
+
+    /// It is about to change its place.
+    fn leaves(&mut self, set: &Set) {
+        // SeqCst: before it does; see `Asked`.
+        self.moved = set.moves.fetch_add(1, Ordering::SeqCst) + 1;
     }
 
     /// Takes it out of the kernel's set.
@@ -346,6 +358,7 @@ impl State {
                 continue;
             }
             let spent = registration.is_spent(own, registration.fd);
+            registration.leaves(set);
             registration.take_out(own, key);
             registration.told = None;
             if direct && fits_direct(registration.events) {
@@ -373,6 +386,7 @@ impl State {
                 continue;
             }
             let spent = registration.is_spent(own, registration.number());
+            registration.leaves(set);
             registration.take_out(own, member.key);
             if leads_to(registration.fd, member.key) {
                 let _placed = registration.put_in(own, Home::Kernel, spent);
@@ -387,6 +401,7 @@ impl State {
     /// are left where they are and given back.
     pub(super) fn direct_to_shadow(
         &mut self,
+        set: &Set,
         index: u32,
         shadow: RawFd,
         which: impl Fn(u32) -> bool,
@@ -404,13 +419,14 @@ impl State {
             if let Some(registration) = member.registrations.get_mut(at)
                 && which(registration.events)
             {
+                registration.leaves(set);
                 let _placed = registration.put_in(own, home, false);
             }
         }
     }
 
     /// From shadows to us, as far as we can do it.
-    pub(super) fn shadow_to_direct(&mut self, index: u32) {
+    pub(super) fn shadow_to_direct(&mut self, set: &Set, index: u32) {
         let State { own, members, .. } = self;
         let Some(own) = own else { return };
         let place = members.get_mut(index as usize);
@@ -420,6 +436,7 @@ impl State {
         for registration in &mut member.registrations {
             if matches!(registration.home, Home::Shadow { .. }) && fits_direct(registration.events)
             {
+                registration.leaves(set);
                 registration.take_out(own, member.key);
                 registration.home = Home::Direct;
                 registration.told = None;

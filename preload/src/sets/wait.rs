@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use libc::{epoll_event, sigset_t};
 use wsd_switch::companion::{Armed, Companion};
 
-use super::member::{Cookie, Home, ONESHOT};
+use super::member::{Cookie, Home, ONESHOT, Registration};
 use super::sys;
 use super::{Set, State, watch};
 use crate::clock::{Blocked, Clock, Time};
@@ -57,6 +57,7 @@ pub(crate) fn wait(wait: Wait<'_>, plain: impl FnOnce() -> c_int) -> c_int {
         core::slice::from_raw_parts_mut(wait.events.cast::<MaybeUninit<epoll_event>>(), room)
     };
     let mut clock = Clock::new(wait.time);
+    let asked = Asked::now(&set);
     if set.moved.load(Ordering::Acquire) == 0 {
         let passing = Counted::new(&set.passing);
         let count = plain();
@@ -64,16 +65,41 @@ pub(crate) fn wait(wait: Wait<'_>, plain: impl FnOnce() -> c_int) -> c_int {
         let Ok(filled) = usize::try_from(count) else {
             return count;
         };
-        if filled == 0 || !Companion::any_guarded() {
+        if filled == 0 || asked.is_true(&set) {
             return count;
         }
-        let left = set.strip(out, filled);
+        let left = set.strip(out, 0, filled, asked);
         if left > 0 {
             return c_int::try_from(left).unwrap_or(count);
         }
         // All there was were markers: wait on.
     }
     set.wait(&wait, out, &mut clock)
+}
+
+/// When the kernel was asked: what it says may be about a path that was left since.
+#[derive(Clone, Copy)]
+struct Asked {
+    moves: u64,
+    guards: u64,
+}
+
+impl Asked {
+    fn now(set: &Set) -> Asked {
+        Asked {
+            moves: set.moves.load(Ordering::SeqCst),
+            guards: Companion::guards_ended(),
+        }
+    }
+
+    /// Whether all that it says is the program's.
+    fn is_true(self, set: &Set) -> bool {
+        // In this order: see `guards_ended`.
+        set.moved.load(Ordering::SeqCst) == 0
+            && !Companion::any_guarded()
+            && Companion::guards_ended() == self.guards
+            && set.moves.load(Ordering::SeqCst) == self.moves
+    }
 }
 
 /// One of a count as long as it lives.
@@ -94,6 +120,8 @@ impl Drop for Counted<'_> {
 
 /// Where a connection's events go.
 struct Out<'a> {
+    /// Names this turn of the loop.
+    turn: u64,
     room: &'a mut [MaybeUninit<epoll_event>],
     filled: usize,
 }
@@ -123,18 +151,27 @@ impl Set {
         let before = errno();
         let _counted = self.arrive();
         let mut blocked: Option<Blocked> = None;
-        let mut ask_kernel = true;
+        let mut ask_kernel = self.glance();
         loop {
-            let mut found = self.look(out, false);
-            if ask_kernel && found < out.len() {
+            let asked = Asked::now(self);
+            // Ours may have always something to tell: then it is the kernel's turn with half the room.
+            let own_room = if self.kernel_next.swap(false, Ordering::Relaxed) {
+                out.len() / 2
+            } else {
+                out.len()
+            };
+            let mut found = self.look(out.get_mut(..own_room).unwrap_or_default(), false);
+            if found == out.len() {
+                self.kernel_next.store(true, Ordering::Relaxed);
+            } else if ask_kernel || own_room < out.len() {
                 let rest = out.get_mut(found..).unwrap_or_default();
                 match sys::wait(wait.set, rest, Time::Millis(0), None) {
                     Ok(events) => {
                         let count = events.len();
-                        found += if Companion::any_guarded() {
-                            self.strip(rest, count)
-                        } else {
+                        found += if asked.is_true(self) {
                             count
+                        } else {
+                            self.strip(out, found, count, asked)
                         };
                     }
                     Err(code) if found == 0 => {
@@ -165,11 +202,31 @@ impl Set {
         }
     }
 
+    /// Queues those of which what the providers gave to sleep on tells: a caller that always finds
+    /// something never sleeps. Whether the kernel's set may have something, too.
+    fn glance(&self) -> bool {
+        let state = self.lock();
+        let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
+            return true;
+        };
+        drop(state);
+        let mut room = [const { MaybeUninit::<epoll_event>::uninit() }; NEWS];
+        match sys::wait(outer, &mut room, Time::Millis(0), None) {
+            // The kernel gives those that did not fit first the next time.
+            Ok(news) => self.take_news(&mut self.lock(), news) || news.len() == NEWS,
+            Err(_) => true,
+        }
+    }
+
     /// Looks at the connections that may have something to tell, and stores their events. Says how
     /// many. Who `serves` others takes no events, but makes shadows true.
     pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>], serves: bool) -> usize {
         let _inside = guard::enter();
-        let mut out = Out { room, filled: 0 };
+        let mut out = Out {
+            turn: self.turns.fetch_add(1, Ordering::Relaxed) + 1,
+            room,
+            filled: 0,
+        };
         let mut state = self.lock();
         let mut rounds = state.ready.len();
         while rounds > 0 && (serves || !out.is_full()) {
@@ -213,13 +270,8 @@ impl Set {
             if companion.on_kernel() {
                 return false;
             }
-            let bits = if has_shadow {
-                companion.refresh()
-            } else {
-                companion.bits()
-            };
+            let (bits, edges) = companion.look_now(has_shadow);
             let bits = u32::from(bits.cast_unsigned());
-            let edges = companion.arrivals();
             let mut state = self.lock();
             let Some((_, member)) = state.named(cookie) else {
                 return false;
@@ -232,12 +284,19 @@ impl Set {
                     if registration.home != Home::Direct {
                         continue;
                     }
-                    if out.is_full() {
+                    // Another thread has taken from the queue meanwhile, and its turn is back; or an
+                    // edge came while the last one was told. One call tells one event of each.
+                    let told = registration.turn == out.turn;
+                    if told && !registration.is_level() && registration.told == Some(edges) {
+                        continue;
+                    }
+                    if out.is_full() || told {
                         full = true;
                         break;
                     }
                     let events = registration.news(bits, edges);
                     if events != 0 {
+                        registration.turn = out.turn;
                         out.put(events, registration.data);
                         level |= registration.is_level();
                     }
@@ -378,16 +437,30 @@ impl Set {
         kernel
     }
 
-    /// Drops the events that were caused by a marker only. Says how many are left, in front.
-    fn strip(&self, events: &mut [MaybeUninit<epoll_event>], filled: usize) -> usize {
+    /// Drops, of so many events of the kernel behind those that came from us, the ones that are not
+    /// true now: of a path that was left since the kernel was asked, of a marker, of a shadow that
+    /// shows what others have just taken. Says how many are left, in front of the others.
+    fn strip(
+        &self,
+        events: &mut [MaybeUninit<epoll_event>],
+        ours: usize,
+        filled: usize,
+        asked: Asked,
+    ) -> usize {
         let _inside = guard::enter();
+        let (ours, events) = events.split_at_mut(ours.min(events.len()));
+        let is_told = |data: u64| {
+            // SAFETY: these were written.
+            let mut told = ours.iter().map(|event| unsafe { event.assume_init() });
+            told.any(|event| event.u64 == data)
+        };
         let mut left = 0;
         for at in 0..filled.min(events.len()) {
             // SAFETY: the first `filled` were written.
             let Some(event) = events.get(at).map(|event| unsafe { event.assume_init() }) else {
                 break;
             };
-            let events_left = self.genuine(event.events, event.u64);
+            let events_left = self.genuine(event.events, event.u64, asked, is_told);
             if events_left == 0 {
                 continue;
             }
@@ -403,26 +476,43 @@ impl Set {
     }
 
     /// What of an event of the kernel's set is the program's.
-    fn genuine(&self, events: u32, data: u64) -> u32 {
+    fn genuine(
+        &self,
+        events: u32,
+        data: u64,
+        asked: Asked,
+        is_told: impl FnOnce(u64) -> bool,
+    ) -> u32 {
         let mut state = self.lock();
         let known = state.by_data.get(&data).copied().and_then(|index| {
             let cookie = state.cookie(index)?;
             let member = state.member(index)?;
             let companion = member.companion.upgrade()?;
-            let kernel = member
+            let named = |r: &&Registration| r.data == data;
+            let here = |r: &&Registration| named(r) && r.home != Home::Direct;
+            let registration = member
                 .registrations
                 .iter()
-                .find(|r| r.data == data && r.home == Home::Kernel)?;
-            Some((cookie, companion, kernel.fd))
+                .find(here)
+                .or_else(|| member.registrations.iter().find(named))?;
+            let stale = registration.moved > asked.moves;
+            Some((cookie, companion, registration.home, stale))
         });
         drop(state);
-        let Some((cookie, companion, fd)) = known else {
+        let Some((cookie, companion, home, stale)) = known else {
             return events;
         };
+        if home == Home::Direct {
+            // It is queued since it moved. Otherwise the event is another descriptor's, which the
+            // program has registered with the same data.
+            return if stale { 0 } else { events };
+        }
         let low = events & 0x7fff;
         let revents = i16::try_from(low).unwrap_or(0);
-        let real = companion.relook(fd, revents);
-        let genuine = if companion.on_kernel() {
+        // One event for each registration, though it has just changed its place.
+        let twice = stale && is_told(data);
+        let real = if twice { 0 } else { companion.relook(revents) };
+        let genuine = if home != Home::Kernel || companion.on_kernel() {
             u32::from(real.cast_unsigned()) & low
         } else {
             // The SAN's events come from where it is registered now.

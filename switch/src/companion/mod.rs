@@ -568,12 +568,18 @@ impl Companion {
     /// Looks for news, without blocking, makes the shadow show them if there is one, and returns
     /// what poll(2) would.
     pub fn refresh(&self) -> i16 {
+        self.look_now(true).0
+    }
+
+    /// As [`Companion::refresh`] or, without `shows`, [`Companion::bits`], together with what
+    /// [`Companion::arrivals`] says as of this very look.
+    pub fn look_now(&self, shows: bool) -> (i16, (u32, u32)) {
         self.observe();
         if self.rx.phase() == GUARDED {
             self.clear_marker();
         }
         let news = self.look();
-        self.show(news.as_ref(), false, true)
+        self.show(news.as_ref(), false, shows)
     }
 
     /// Looks for news and follows what the peer has said about the path.
@@ -593,8 +599,9 @@ impl Companion {
         Some(news)
     }
 
-    /// What poll(2) would return now; shows it if wanted.
-    fn show(&self, news: Option<&News>, fresh: bool, shows: bool) -> i16 {
+    /// What poll(2) would return now, and the edges; shows it if wanted, but for what another thread
+    /// has shown something newer of.
+    fn show(&self, news: Option<&News>, fresh: bool, shows: bool) -> (i16, (u32, u32)) {
         let mut core = self.core.lock();
         let (rx, tx) = (self.rx.phase(), self.tx.phase());
         let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
@@ -630,19 +637,26 @@ impl Companion {
         face.failed &= !self.error_taken.load(Ordering::Relaxed);
         let stalls = self.stalls.load(Ordering::Relaxed);
         let roomy = stalls.wrapping_sub(u32::from(!face.writable));
-        if let Some(news) = news {
-            // Another thread has looked later and was here before: what it showed is the truth.
-            if news.number < core.shown && !fresh {
-                return face.bits();
-            }
-            core.shown = news.number;
+        // Another thread that has looked later may have been here before: what it showed is the truth.
+        // A look that was not shown hides nothing.
+        let number = news.map_or(core.shown, |news| news.number);
+        let is_last = number >= core.shown;
+        if is_last {
+            self.roomy.store(roomy, Ordering::Relaxed);
+            self.arrived.store(arrived, Ordering::Relaxed);
         }
-        self.roomy.store(roomy, Ordering::Relaxed);
-        self.arrived.store(arrived, Ordering::Relaxed);
-        if shows && let Some(shadow) = &mut core.shadow {
+        if shows
+            && is_last
+            && let Some(shadow) = &mut core.shadow
+        {
+            // Of a marker, too: who wakes up for it takes it.
             shadow.show_edges(face, (arrived, roomy), fresh);
+            core.shown = number;
         }
-        face.bits()
+        if rx == GUARDED && face.readable {
+            face.readable = !self.is_marker_all(&mut core);
+        }
+        (face.bits(), (arrived, roomy))
     }
 
     /// After a call, which may have changed what is to be shown.

@@ -203,6 +203,8 @@ impl Core {
 
 /// Companions whose rx is guarded.
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
+/// Times that one stopped being so.
+static GUARDS_ENDED: AtomicU64 = AtomicU64::new(0);
 
 impl Companion {
     /// Changes how the receiving direction goes on.
@@ -210,7 +212,11 @@ impl Companion {
         let before = self.rx.phase.swap(phase, Ordering::SeqCst);
         match (before == GUARDED, phase == GUARDED) {
             (false, true) => drop(GUARDS.fetch_add(1, Ordering::SeqCst)),
-            (true, false) => drop(GUARDS.fetch_sub(1, Ordering::SeqCst)),
+            (true, false) => {
+                // In this order: who finds no guard any more finds that one has ended.
+                GUARDS_ENDED.fetch_add(1, Ordering::SeqCst);
+                GUARDS.fetch_sub(1, Ordering::SeqCst);
+            }
             _ => {}
         }
     }
@@ -220,19 +226,42 @@ impl Companion {
         GUARDS.load(Ordering::SeqCst) > 0
     }
 
+    pub(super) fn count_guards_ended() -> u64 {
+        GUARDS_ENDED.load(Ordering::SeqCst)
+    }
+
+    /// Whether the kernel's socket is readable by a marker only, as far as is known.
+    pub(super) fn is_marker_all(&self, core: &mut Core) -> bool {
+        self.learn_cut(core);
+        self.rx.phase() == GUARDED && (self.left(core) == Some(0) || self.is_marker_seen(core))
+    }
+
     /// After the kernel has said that the socket is readable: whether the application would find
     /// something there.
     pub(super) fn clear_marker(&self) -> Clear {
         let mut core = self.core.lock();
         self.fetch_marker(&mut core, true);
         let clear = match self.rx.phase() {
-            GUARDED if self.left(&core) == Some(0) => Clear::Marker,
+            GUARDED if self.is_marker_all(&mut core) => Clear::Marker,
             GUARDED | KERNEL => Clear::Application,
             _ => Clear::San,
         };
         drop(core);
         self.moved();
         clear
+    }
+
+    /// Whether the marker is the next that the kernel has, though the SAN has not told yet where it
+    /// is to be.
+    fn is_marker_seen(&self, core: &Core) -> bool {
+        let Some(fd) = core.tcp.as_ref().map(AsRawFd::as_raw_fd) else {
+            return false;
+        };
+        let mut room = [0; MARKER];
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        core.cut.is_none()
+            && matches!(kernel::receive_into(fd, &mut room, flags), Ok(MARKER))
+            && room == marker(core.session)
     }
 
     // ---- the session

@@ -216,26 +216,29 @@ impl Companion {
         self.observed.store(true, Ordering::SeqCst);
     }
 
-    /// What the kernel said of the TCP socket (as poll(2) bits) reduced to what is the
-    /// application's: a marker that is next is taken. Never blocks.
+    /// What the kernel said of the TCP socket (as poll(2) bits), or of the shadow, reduced to what is
+    /// true and the application's now: a marker that is next is taken, and of what the SAN carries
+    /// the SAN tells. Never blocks.
     #[inline]
     #[must_use]
-    pub fn relook(&self, fd: RawFd, revents: i16) -> i16 {
-        if self.rx.phase() != GUARDED {
+    pub fn relook(&self, revents: i16) -> i16 {
+        if self.rx.phase() == KERNEL && matches!(self.tx.phase(), KERNEL | GUARDED) {
             return revents;
         }
-        self.relook_guarded(fd, revents)
+        self.relook_moving(revents)
     }
 
     #[cold]
-    fn relook_guarded(&self, fd: RawFd, revents: i16) -> i16 {
-        let _ = fd;
+    fn relook_moving(&self, revents: i16) -> i16 {
         let own = libc::POLLIN | libc::POLLRDNORM;
+        if !self.on_kernel() {
+            return self.refresh();
+        }
         match self.clear_marker() {
-            Clear::San => self.refresh(),
             // The end tells itself.
             Clear::Marker if revents & libc::POLLRDHUP == 0 => revents & !own,
-            Clear::Marker | Clear::Application => revents,
+            Clear::Marker | Clear::Application if self.on_kernel() => revents,
+            _ => self.refresh(),
         }
     }
 
@@ -254,14 +257,17 @@ impl Companion {
         Companion::any_guards()
     }
 
+    /// Changes whenever a kernel socket may have stopped being readable because a marker was taken,
+    /// before [`Companion::any_guarded`] does.
+    #[inline]
+    #[must_use]
+    pub fn guards_ended() -> u64 {
+        Companion::count_guards_ended()
+    }
+
     /// As [`Companion::refresh`], but the shadow is left as it is.
     pub fn bits(&self) -> i16 {
-        self.observe();
-        if self.rx.phase() == GUARDED {
-            self.clear_marker();
-        }
-        let news = self.look();
-        self.show(news.as_ref(), false, false)
+        self.look_now(false).0
     }
 
     /// Edges as of the last look: of readability (something arrived) and of writability (room came
