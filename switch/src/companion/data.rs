@@ -346,14 +346,14 @@ impl Companion {
                         // SAFETY: parts of the buffers that the caller vouches for.
                         unsafe { kernel::receive(fd, &own, (flags & !libc::MSG_PEEK) | more) }
                     };
-                    let mut holds = |count: usize, marker: &[u8; MARKER]| {
+                    let mut finds = |count: usize, marker: &[u8; MARKER]| {
                         // SAFETY: the kernel has just written that many bytes.
                         let bytes = unsafe { gathered(buffers, 0, count) };
-                        find_marker(&bytes, marker).is_some()
+                        find_marker(&bytes, marker)
                     };
                     // Keeps the service thread from taking the marker that is to wake this one.
                     let _busy = Busy::new(&self.rx);
-                    match self.receive_guarded(fd, peeks, &mut receive, &mut holds)? {
+                    match self.receive_guarded(fd, peeks, &mut receive, &mut finds)? {
                         Guarded::Got(count) => return Ok(count),
                         Guarded::Changed => self.moved(),
                         Guarded::Nothing => patience.wait(libc::POLLIN, SLICE)?,

@@ -586,7 +586,7 @@ impl Companion {
         fd: RawFd,
         peeks: bool,
         receive: &mut dyn FnMut(u64, c_int) -> io::Result<usize>,
-        holds: &mut dyn FnMut(usize, &[u8; MARKER]) -> bool,
+        finds: &mut dyn FnMut(usize, &[u8; MARKER]) -> Option<usize>,
     ) -> io::Result<Guarded> {
         let mut core = self.core.lock();
         if self.rx.phase() != GUARDED {
@@ -625,9 +625,12 @@ impl Companion {
                 if self.rx.phase() != GUARDED || core.cut.is_some() {
                     return Ok(Guarded::Changed);
                 }
-                if holds(count, &marker(core.session)) {
-                    return Ok(Guarded::Later);
-                }
+                // What comes before a marker, or what may be one, is the application's.
+                let count = match finds(count, &marker(core.session)) {
+                    Some(0) => return Ok(Guarded::Later),
+                    Some(own) => own,
+                    None => count,
+                };
                 if peeks || count == 0 {
                     return Ok(Guarded::Got(count));
                 }
@@ -647,11 +650,11 @@ impl Companion {
             let len = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
             kernel::receive_into(fd, room.get_mut(..len).unwrap_or_default(), flags)
         };
-        let mut holds = |count: usize, marker: &[u8; MARKER]| {
+        let mut finds = |count: usize, marker: &[u8; MARKER]| {
             let room = room.borrow();
-            find_marker(room.get(..count).unwrap_or_default(), marker).is_some()
+            find_marker(room.get(..count).unwrap_or_default(), marker)
         };
-        match self.receive_guarded(fd, false, &mut receive, &mut holds)? {
+        match self.receive_guarded(fd, false, &mut receive, &mut finds)? {
             Guarded::Got(count) => Ok(Some(count)),
             Guarded::Changed | Guarded::Nothing | Guarded::Later => Ok(None),
         }
