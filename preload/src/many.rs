@@ -170,6 +170,16 @@ impl Drop for Sleepers {
     }
 }
 
+/// What is true of a connection; those who wait for it in sets are told of what is new.
+fn bits(held: &Held) -> c_short {
+    let before = held.arrivals();
+    let bits = held.bits();
+    if held.arrivals() != before {
+        sets::tell_others(held, None);
+    }
+    bits
+}
+
 /// What connections of the SAN have to tell; the others are left for the kernel. Says how many have
 /// something.
 fn look(fds: &mut [pollfd], asked: &mut [pollfd]) -> usize {
@@ -183,11 +193,7 @@ fn look(fds: &mut [pollfd], asked: &mut [pollfd]) -> usize {
         asked.revents = 0;
         entry.revents = 0;
         if let Some(held) = on_san(entry.fd) {
-            let before = held.arrivals();
-            entry.revents = held.bits() & (entry.events | ALWAYS);
-            if held.arrivals() != before {
-                sets::tell_others(&held, None);
-            }
+            entry.revents = bits(&held) & (entry.events | ALWAYS);
             asked.fd = -1;
         }
         found += usize::from(entry.revents != 0);
@@ -224,7 +230,7 @@ fn arm(fds: &[pollfd], asked: &mut [pollfd], sleepers: &mut Sleepers) -> Option<
                 // News between the look and now.
                 let armed = sleeper.arm();
                 sleepers.places.push(sleeper);
-                if held.bits() & (entry.events | ALWAYS) != 0 {
+                if bits(&held) & (entry.events | ALWAYS) != 0 {
                     return None;
                 }
                 armed

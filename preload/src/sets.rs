@@ -9,7 +9,7 @@
 //!
 //! * this file: the sets of the process by number, and the set as a whole;
 //! * `member`: one connection in one set, where it is registered, and moving it;
-//! * `control`: epoll_ctl(); `wait`: epoll_wait(); `watch`: what companions tell;
+//! * `control`: epoll_ctl(); `wait`, `spin`: epoll_wait(); `watch`: what companions tell;
 //! * `fork`: two processes with one set;
 //! * `care`: the service thread's part, for sets whose waiters we do not see; `sys`: the kernel.
 //!
@@ -20,6 +20,7 @@ mod care;
 mod control;
 mod fork;
 mod member;
+mod spin;
 pub(crate) mod sys;
 mod wait;
 mod watch;
@@ -62,6 +63,10 @@ pub(crate) struct Set {
     waits: AtomicU64,
     /// The service thread does not look after the set until it is told to.
     resting: AtomicBool,
+    /// When a connection last had something to tell, in nanoseconds.
+    active_at: AtomicU64,
+    /// Whether waiting without sleeping pays.
+    spin: spin::Spin,
     state: Mutex<State>,
 }
 
@@ -89,6 +94,8 @@ struct State {
     by_data: HashMap<u64, u32>,
     /// Members to be looked at.
     ready: VecDeque<Cookie>,
+    /// Members that may have no registration any more.
+    idle: Vec<Cookie>,
     /// Members of which nothing to sleep on tells everything, for a moment.
     transit: Vec<Cookie>,
 }
@@ -152,6 +159,8 @@ impl Set {
             passing: AtomicU32::new(0),
             waits: AtomicU64::new(0),
             resting: AtomicBool::new(true),
+            active_at: AtomicU64::new(0),
+            spin: spin::Spin::default(),
             state: Mutex::new(State {
                 numbers: Vec::new(),
                 closed: false,
@@ -166,6 +175,7 @@ impl Set {
                 by_key: HashMap::new(),
                 by_data: HashMap::new(),
                 ready: VecDeque::new(),
+                idle: Vec::new(),
                 transit: Vec::new(),
             }),
         })
@@ -201,6 +211,7 @@ impl State {
         let Some(member) = &mut place.member else {
             return false;
         };
+        member.quiet = false;
         if member.queued {
             return false;
         }
@@ -322,6 +333,7 @@ fn left(fd: RawFd, set: &Arc<Set>) {
     state.by_key.clear();
     state.by_data.clear();
     state.ready.clear();
+    state.idle.clear();
     state.free.clear();
     set.moved.store(0, Ordering::Relaxed);
     set.members.store(0, Ordering::Relaxed);

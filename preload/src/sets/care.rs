@@ -17,8 +17,9 @@ use parking_lot::MutexGuard;
 use wsd_switch::companion::{Chore, Companion, Next, kick, serve};
 
 use super::member::Cookie;
-use super::member::Home;
-use super::{Set, State, sys};
+use super::member::{Home, Member};
+use super::wait::Look;
+use super::{Set, State, sys, watch};
 use crate::clock::Time;
 use crate::log;
 
@@ -52,6 +53,8 @@ pub(super) struct Arrived<'a>(&'a Set);
 
 impl Drop for Arrived<'_> {
     fn drop(&mut self) {
+        // The program has been here until now: that is the moment from which it is away.
+        self.0.waits.fetch_add(1, Ordering::SeqCst);
         // SeqCst, with the swap: against the look at `inside` in `step`.
         self.0.inside.fetch_sub(1, Ordering::SeqCst);
         if self.0.resting.load(Ordering::SeqCst) && self.0.resting.swap(false, Ordering::SeqCst) {
@@ -66,7 +69,10 @@ impl Set {
         self.inside.fetch_add(1, Ordering::SeqCst);
         self.waits.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
-        state.care.watching = false;
+        if std::mem::replace(&mut state.care.watching, false) {
+            // What it sleeps on is ours now: it has to be told when we are away again.
+            self.resting.store(true, Ordering::SeqCst);
+        }
         let care = &mut state.care;
         care.calm = care.calm.saturating_add(1);
         let able = !state.direct
@@ -108,6 +114,43 @@ impl Set {
         if serve(me).is_err() {
             log::line("no service thread: poll sets are looked after by their own waiters only");
         }
+    }
+
+    /// A member has no registration left: it goes at the service thread's next look, if it has
+    /// none then, either.
+    pub(super) fn leave_idle(&self, state: &mut State, index: u32) {
+        let cookie = state.cookie(index);
+        let Some(member) = state.member(index) else {
+            return;
+        };
+        if std::mem::replace(&mut member.idle, true) {
+            return;
+        }
+        state.idle.extend(cookie);
+        if self.resting.load(Ordering::SeqCst) && self.resting.swap(false, Ordering::SeqCst) {
+            kick();
+        }
+    }
+
+    /// Lets members go that have no registration.
+    fn sweep(&self, state: &mut State) -> Vec<Member> {
+        let mut gone = Vec::new();
+        for cookie in std::mem::take(&mut state.idle) {
+            let Some((index, member)) = state.named(cookie) else {
+                continue;
+            };
+            member.idle = false;
+            if !member.registrations.is_empty() {
+                continue;
+            }
+            if let Some(member) = state.remove(self, index) {
+                if let Some(own) = &state.own {
+                    member.take_out(own);
+                }
+                gone.push(member);
+            }
+        }
+        gone
     }
 
     /// From now on somebody may wait who is not seen.
@@ -159,7 +202,7 @@ impl Set {
     /// Makes shadows true, and arms.
     fn pass(&self) {
         loop {
-            self.look(&mut [], true);
+            self.look(&mut [], Look::Serve);
             let state = self.lock();
             let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
                 return;
@@ -182,6 +225,14 @@ impl Set {
 impl Chore for Set {
     fn step(&self, _readable: bool) -> Next {
         let mut state = self.lock();
+        if !state.idle.is_empty() {
+            let gone = self.sweep(&mut state);
+            drop(state);
+            for member in gone {
+                watch::left(&member, self);
+            }
+            state = self.lock();
+        }
         if state.closed {
             state.cared = false;
             return Next {

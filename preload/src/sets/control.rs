@@ -284,6 +284,11 @@ impl Set {
         if !last {
             return None;
         }
+        if registration.home == Home::Direct && state.direct && state.cared && !state.inherited {
+            // Many programs take a connection out only to put it in with other events.
+            self.leave_idle(state, index);
+            return None;
+        }
         let member = state.remove(self, index)?;
         if let Some(own) = &state.own {
             member.take_out(own);

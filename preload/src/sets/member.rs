@@ -52,6 +52,12 @@ pub(super) struct Member {
     pub(super) registrations: Vec<Registration>,
     /// It is on the list of those to be looked at.
     pub(super) queued: bool,
+    /// It is on the list of those that may have no registration any more.
+    pub(super) idle: bool,
+    /// The last look has found nothing, and nobody has taken news since.
+    pub(super) quiet: bool,
+    /// Looks in a row that have found nothing, since it was last armed.
+    pub(super) dry: u8,
     /// The edges of the last look.
     pub(super) edges: Option<(u32, u32)>,
     /// What the provider gave to sleep on, in `Own::outer`.
@@ -215,6 +221,9 @@ impl Member {
             key: key_of(companion),
             registrations: Vec::new(),
             queued: false,
+            idle: false,
+            quiet: false,
+            dry: 0,
             edges: None,
             watched: None,
         }
@@ -223,6 +232,13 @@ impl Member {
     pub(super) fn has_shadow(&self) -> bool {
         let shadowed = |r: &Registration| matches!(r.home, Home::Shadow { .. });
         self.registrations.iter().any(shadowed)
+    }
+
+    /// After a look that has told something or not: whether another one soon may find something.
+    pub(super) fn is_hot(&mut self, told: bool) -> bool {
+        self.quiet = !told;
+        self.dry = if told { 0 } else { self.dry.saturating_add(1) };
+        self.dry <= super::wait::DRY
     }
 
     /// Closes numbers of our own for the shadow.

@@ -3,7 +3,9 @@
 //! A set without connections that the SAN carries is waited for by the program's own call, and
 //! nothing else happens. Otherwise: look at the connections that have news, put their events in
 //! front, add those that the kernel's set has ready, and only if there is none, sleep on a set of
-//! our own. The work of a call grows with the connections that have something to tell, not with
+//! our own. Before that the connections that have been active are watched for a moment (`spin`):
+//! they are armed, which costs their peers a system call for each piece of news, only when a thread
+//! is about to sleep, or after many looks in vain. The work of a call grows with the connections that have something to tell, not with
 //! those that are registered.
 //!
 //! Invariant: who sleeps has seen, under the lock, that no connection is to be looked at, and each
@@ -13,7 +15,7 @@ use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{epoll_event, sigset_t};
 use wsd_switch::companion::{Armed, Companion};
@@ -21,7 +23,7 @@ use wsd_switch::companion::{Armed, Companion};
 use super::member::{Cookie, Home, ONESHOT, Registration};
 use super::sys;
 use super::{Set, State, watch};
-use crate::clock::{Blocked, Clock, Time};
+use crate::clock::{Blocked, Clock, Time, now};
 use crate::guard;
 use crate::raw::{errno, set_errno};
 
@@ -33,6 +35,19 @@ pub(crate) struct Wait<'a> {
     pub(crate) room: c_int,
     pub(crate) time: Time<'a>,
     pub(crate) mask: Option<&'a sigset_t>,
+}
+
+/// After so many looks that have found nothing a connection is armed, although nobody sleeps yet.
+pub(super) const DRY: u8 = 16;
+/// What a look does with connections that have nothing to tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Look {
+    /// They are to be looked at again before anybody sleeps, or are armed.
+    Again,
+    /// They are armed.
+    Arm,
+    /// As `Arm`; no events are taken, but shadows are made true.
+    Serve,
 }
 
 /// Looks of one call at one connection that always has news, before it is the others' turn.
@@ -103,10 +118,10 @@ impl Asked {
 }
 
 /// One of a count as long as it lives.
-struct Counted<'a>(&'a std::sync::atomic::AtomicU32);
+pub(super) struct Counted<'a>(&'a AtomicU32);
 
 impl<'a> Counted<'a> {
-    fn new(count: &'a std::sync::atomic::AtomicU32) -> Self {
+    pub(super) fn new(count: &'a AtomicU32) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Counted(count)
     }
@@ -152,6 +167,7 @@ impl Set {
         let _counted = self.arrive();
         let mut blocked: Option<Blocked> = None;
         let mut ask_kernel = self.glance();
+        let mut how = Look::Again;
         loop {
             let asked = Asked::now(self);
             // Ours may have always something to tell: then it is the kernel's turn with half the room.
@@ -160,10 +176,13 @@ impl Set {
             } else {
                 out.len()
             };
-            let mut found = self.look(out.get_mut(..own_room).unwrap_or_default(), false);
+            let mut found = self.look(out.get_mut(..own_room).unwrap_or_default(), how);
+            if found > 0 {
+                self.active_at.store(now(), Ordering::Relaxed);
+            }
             if found == out.len() {
                 self.kernel_next.store(true, Ordering::Relaxed);
-            } else if ask_kernel || own_room < out.len() {
+            } else if std::mem::take(&mut ask_kernel) || own_room < out.len() {
                 let rest = out.get_mut(found..).unwrap_or_default();
                 match sys::wait(wait.set, rest, Time::Millis(0), None) {
                     Ok(events) => {
@@ -185,11 +204,23 @@ impl Set {
                 set_errno(before);
                 return c_int::try_from(found).unwrap_or(c_int::MAX);
             }
+            if how == Look::Again {
+                // Unless it was the kernel's turn: then ours come first.
+                if own_room == out.len() && !self.spin() {
+                    how = Look::Arm;
+                }
+                continue;
+            }
             // From here on a signal ends the sleep, or comes after the call.
             let blocked = blocked.get_or_insert_with(Blocked::new);
             let mask = wait.mask.unwrap_or_else(|| blocked.before());
             match self.sleep(wait.set, clock, mask) {
-                Slept::Again { kernel } => ask_kernel = kernel,
+                Slept::Again { kernel, slept } => {
+                    ask_kernel = kernel;
+                    if slept {
+                        how = Look::Again;
+                    }
+                }
                 Slept::Over => {
                     set_errno(before);
                     return 0;
@@ -219,9 +250,10 @@ impl Set {
     }
 
     /// Looks at the connections that may have something to tell, and stores their events. Says how
-    /// many. Who `serves` others takes no events, but makes shadows true.
-    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>], serves: bool) -> usize {
+    /// many.
+    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>], how: Look) -> usize {
         let _inside = guard::enter();
+        let serves = how == Look::Serve;
         let mut out = Out {
             turn: self.turns.fetch_add(1, Ordering::Relaxed) + 1,
             room,
@@ -242,8 +274,24 @@ impl Set {
                 continue;
             };
             let has_shadow = member.has_shadow();
+            let quiet = !has_shadow && how == Look::Again && member.quiet && member.is_hot(false);
             drop(state);
-            let stays = self.look_at(&companion, cookie, has_shadow, &mut out);
+            if quiet && self.sleeping.load(Ordering::SeqCst) == 0 && !companion.glance() {
+                state = self.lock();
+                if let Some((index, member)) = state.named(cookie) {
+                    // Unless somebody has queued it meanwhile.
+                    let quiet = !member.queued;
+                    state.put(index);
+                    if let Some(member) = state.member(index) {
+                        member.quiet = quiet;
+                    }
+                }
+                if self.sleeping.load(Ordering::Relaxed) > 0 {
+                    self.kick(&state);
+                }
+                continue;
+            }
+            let stays = self.look_at(&companion, cookie, has_shadow, how, &mut out);
             drop(companion);
             state = self.lock();
             if stays
@@ -255,6 +303,10 @@ impl Set {
                 self.kick(&state);
             }
         }
+        if !state.ready.is_empty() && out.is_full() && self.sleeping.load(Ordering::Relaxed) > 0 {
+            // What is left was told to this thread only.
+            self.kick(&state);
+        }
         out.filled
     }
 
@@ -264,6 +316,7 @@ impl Set {
         companion: &Arc<Companion>,
         cookie: Cookie,
         has_shadow: bool,
+        how: Look,
         out: &mut Out<'_>,
     ) -> bool {
         for _ in 0..LOOKS {
@@ -273,13 +326,23 @@ impl Set {
             let (bits, edges) = companion.look_now(has_shadow);
             let bits = u32::from(bits.cast_unsigned());
             let mut state = self.lock();
+            let sleeping = self.sleeping.load(Ordering::SeqCst) > 0;
+            let outer = state.own.as_ref().map(|own| own.outer);
             let Some((_, member)) = state.named(cookie) else {
                 return false;
             };
+            if member.registrations.is_empty() {
+                // Nothing is to wake anybody for its sake until it is registered again.
+                if let (Some(outer), Some(fd)) = (outer, member.watched.take()) {
+                    let _gone = sys::control(outer, libc::EPOLL_CTL_DEL, fd, 0, 0);
+                }
+                return false;
+            }
             let is_new = member.edges.replace(edges) != Some(edges);
             if bits != 0 {
                 let mut level = false;
                 let mut full = false;
+                let mut gave = false;
                 for registration in &mut member.registrations {
                     if registration.home != Home::Direct {
                         continue;
@@ -299,8 +362,10 @@ impl Set {
                         registration.turn = out.turn;
                         out.put(events, registration.data);
                         level |= registration.is_level();
+                        gave = true;
                     }
                 }
+                let again = how == Look::Again && !has_shadow && !sleeping && member.is_hot(gave);
                 drop(state);
                 if is_new {
                     watch::tell_others(companion, Some(self));
@@ -316,10 +381,17 @@ impl Set {
                     self.arm(companion, cookie);
                     return true;
                 }
+                if again {
+                    return true;
+                }
             } else {
+                let again = how == Look::Again && !has_shadow && !sleeping && member.is_hot(false);
                 drop(state);
                 if is_new {
                     watch::tell_others(companion, Some(self));
+                }
+                if again {
+                    return true;
                 }
             }
             if self.arm(companion, cookie) {
@@ -332,9 +404,8 @@ impl Set {
     /// Has the sleepers woken by news of this companion. False if there are news.
     fn arm(&self, companion: &Arc<Companion>, cookie: Cookie) -> bool {
         let (fd, how) = match companion.arm() {
-            Armed::On(fd) => (fd, libc::EPOLLIN),
-            // It may be readable all the time.
-            Armed::Socket(fd) => (fd, libc::EPOLLIN | libc::EPOLLET),
+            // Readable until it is armed again, or all the time: told once.
+            Armed::On(fd) | Armed::Socket(fd) => (fd, libc::EPOLLIN | libc::EPOLLET),
             Armed::News => return companion.on_kernel(),
             Armed::Told | Armed::Nothing => return true,
         };
@@ -365,7 +436,10 @@ impl Set {
     fn sleep(&self, set: RawFd, clock: &mut Clock<'_>, mask: &sigset_t) -> Slept {
         let state = self.lock();
         if !state.ready.is_empty() {
-            return Slept::Again { kernel: true };
+            return Slept::Again {
+                kernel: true,
+                slept: false,
+            };
         }
         // Without one of ours nothing is ours to tell any more.
         let outer = state.own.as_ref().map_or(set, |own| own.outer);
@@ -389,7 +463,10 @@ impl Set {
             drop(sleeping);
             return match slept {
                 Ok(0) => Slept::Over,
-                Ok(_) => Slept::Again { kernel: true },
+                Ok(_) => Slept::Again {
+                    kernel: true,
+                    slept: true,
+                },
                 Err(code) => Slept::Failed(code),
             };
         } else {
@@ -405,11 +482,15 @@ impl Set {
                         state.put(index);
                     }
                 }
-                Slept::Again { kernel: false }
+                Slept::Again {
+                    kernel: false,
+                    slept: true,
+                }
             }
             Ok([]) => Slept::Over,
             Ok(news) => Slept::Again {
                 kernel: self.take_news(&mut self.lock(), news),
+                slept: true,
             },
         }
     }
@@ -528,7 +609,7 @@ impl Set {
 
 enum Slept {
     /// There may be something; in the kernel's set, too.
-    Again { kernel: bool },
+    Again { kernel: bool, slept: bool },
     /// The time is over.
     Over,
     /// With this errno.

@@ -49,14 +49,14 @@ use shadow::{Face, Shadow};
 use shown::Shown;
 use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage};
 
-use crate::conn::{Connection, Manner, News, Observer};
+use crate::conn::{Connection, Manner, News};
 
 pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
 pub use registry::{Snapshot, Totals, all, totals};
 pub use waiting::{
-    Armed, Chore, Next, Sleeper, Watcher, kick, lower_own_wake_up, own_wake_up, serve,
+    Armed, Chore, Next, Sleeper, Watcher, kick, lower_own_wake_up, own_wake_up, serve, spin_time,
 };
 
 /// Which end of the connection this process is.
@@ -554,13 +554,8 @@ impl Companion {
         let number = made.number();
         core.shadow = Some(made);
         self.has_shadow.store(true, Ordering::SeqCst);
-        let connection = core.connection.clone();
-        let zeal = state::zeal(&core, self.attended.load(Ordering::Relaxed));
+        self.attend(&mut core);
         drop(core);
-        if let Some(connection) = connection {
-            let me: Weak<dyn Observer> = self.me.clone();
-            connection.attend(Some((me, zeal)));
-        }
         self.refresh();
         Ok(number)
     }
@@ -578,7 +573,13 @@ impl Companion {
         if self.rx.phase() == GUARDED {
             self.clear_marker();
         }
-        let news = self.look();
+        let news = if shows {
+            self.look()
+        } else {
+            // The caller tells others of its kind.
+            let connection = self.connection();
+            connection.and_then(|connection| self.heed(connection.look_from_outside()))
+        };
         self.show(news.as_ref(), false, shows)
     }
 
@@ -586,6 +587,11 @@ impl Companion {
     fn look(&self) -> Option<News> {
         let connection = self.connection()?;
         let news = connection.look();
+        self.heed(news)
+    }
+
+    /// Follows what the peer has said about the path.
+    fn heed(&self, news: News) -> Option<News> {
         if news.suspending {
             let mut core = self.core.lock();
             if news.suspended && self.rx.phase() == SAN {
@@ -675,16 +681,12 @@ impl Companion {
         if self.attended.swap(on, Ordering::SeqCst) == on {
             return;
         }
-        let core = self.core.lock();
-        let zeal = state::zeal(&core, on);
-        let connection = core.connection.clone();
+        let mut core = self.core.lock();
+        self.attend(&mut core);
+        let is_up = core.connection.is_some();
         drop(core);
-        if let Some(connection) = connection {
-            let me: Weak<dyn Observer> = self.me.clone();
-            connection.attend(Some((me, zeal)));
-            if !on {
-                self.refresh();
-            }
+        if is_up && !on {
+            self.refresh();
         }
     }
 
@@ -694,6 +696,7 @@ impl Companion {
             SAN => {
                 let connection = self.connection()?;
                 connection.look();
+                self.tell_used();
                 usize::try_from(connection.unread()).ok()
             }
             BETWEEN => {

@@ -138,6 +138,8 @@ pub(super) struct Core {
     pub(super) shown: u64,
     /// What the watchers were told last.
     pub(super) told_san: bool,
+    /// How zealous the service thread has been told to be.
+    pub(super) told_zeal: Option<Zeal>,
 }
 
 /// Whose bytes the kernel's socket holds.
@@ -375,7 +377,8 @@ impl Companion {
         connection.set_urgent_inline(inline.is_some_and(|inline| inline != 0));
         core.connection = Some(Arc::clone(&connection));
         let me: Weak<dyn Observer> = self.me.clone();
-        let zeal = zeal(&core, self.attended.load(Ordering::Relaxed));
+        let zeal = self.zeal(&core);
+        core.told_zeal = Some(zeal);
         if self.role == Role::Accepted {
             self.tx.phase.store(GUARDED, Ordering::SeqCst);
             self.cut(&mut core);
@@ -853,11 +856,38 @@ impl Companion {
         pending
     }
 
+    /// How soon the service thread has to tell.
+    pub(super) fn zeal(&self, core: &Core) -> Zeal {
+        let attended = self.attended.load(Ordering::SeqCst);
+        let whole = self.rx.phase() == SAN && self.tx.phase() == SAN;
+        match attended {
+            // Who attends sees everything that the session has to tell.
+            true if whole && core.marker_out.is_empty() => Zeal::Never,
+            false if core.shadow.is_some() => Zeal::High,
+            _ => Zeal::Low,
+        }
+    }
+
+    /// Has the service thread be as zealous as is right now.
+    pub(super) fn attend(&self, core: &mut Core) {
+        let zeal = self.zeal(core);
+        let Some(connection) = &core.connection else {
+            return;
+        };
+        if core.told_zeal.replace(zeal) != Some(zeal) {
+            let me: Weak<dyn Observer> = self.me.clone();
+            connection.attend(Some((me, zeal)));
+        }
+    }
+
     /// Tells the watchers if readiness has moved between the kernel and the shadow.
     pub(super) fn moved(&self) {
         self.display();
         let mut core = self.core.lock();
         let san = !self.on_kernel();
+        if core.stage == Stage::Up {
+            self.attend(&mut core);
+        }
         if core.told_san == san {
             return;
         }
@@ -873,15 +903,6 @@ impl Companion {
     pub(super) fn set_reason(&self, reason: Reason) {
         self.reason.store(reason.number(), Ordering::Relaxed);
         self.display();
-    }
-}
-
-/// How soon the service thread has to tell.
-pub(super) fn zeal(core: &Core, attended: bool) -> Zeal {
-    if core.shadow.is_some() && !attended {
-        Zeal::High
-    } else {
-        Zeal::Low
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::state::{Clear, GUARDED, KERNEL, SAN};
 use super::{Companion, service};
@@ -98,6 +98,12 @@ impl Sleeper {
     pub fn arm(&self) -> Armed {
         self.0.arm().into()
     }
+}
+
+/// How long a thread may look for news without sleeping.
+#[must_use]
+pub fn spin_time() -> Duration {
+    crate::conn::spin_time()
 }
 
 /// The descriptor of the calling thread's wake-up, for [`Armed::Told`].
@@ -265,9 +271,19 @@ impl Companion {
         Companion::count_guards_ended()
     }
 
-    /// As [`Companion::refresh`], but the shadow is left as it is.
+    /// As [`Companion::refresh`], but the shadow is left as it is, and others who wait for this
+    /// companion together with other descriptors are not told: that is the caller's if
+    /// [`Companion::arrivals`] has changed.
     pub fn bits(&self) -> i16 {
         self.look_now(false).0
+    }
+
+    /// Whether something has come just now. Takes no time to speak of; what it was, and what other
+    /// threads have taken, is told by [`Companion::bits`].
+    #[must_use]
+    pub fn glance(&self) -> bool {
+        self.connection()
+            .is_some_and(|connection| connection.glance())
     }
 
     /// Edges as of the last look: of readability (something arrived) and of writability (room came

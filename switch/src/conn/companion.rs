@@ -35,6 +35,8 @@ pub(crate) enum Zeal {
     Low,
     /// At once.
     High,
+    /// Not at all: others look after the connection, but for what its own work needs.
+    Never,
 }
 
 /// An observer and its zeal.
@@ -224,6 +226,23 @@ impl Connection {
 
     /// Takes what has arrived, as far as it can without waiting, and says what there is.
     pub(crate) fn look(&self) -> News {
+        self.look_as(false)
+    }
+
+    /// As `look`, by one of those outside, who tells the others of its kind: they are not rung.
+    pub(crate) fn look_from_outside(&self) -> News {
+        self.look_as(true)
+    }
+
+    /// Whether something has arrived just now, which is told with the next look.
+    pub(crate) fn glance(&self) -> bool {
+        let Some(mut state) = self.state.try_lock() else {
+            return false;
+        };
+        state.poll(&self.socket, None)
+    }
+
+    fn look_as(&self, outsider: bool) -> News {
         let mut state = self.lock();
         state.set_direct(&self.socket, false);
         for _ in 0..LOOKS {
@@ -251,6 +270,9 @@ impl Connection {
             suspending: end == Some(End::Suspended),
             failed,
         };
+        if outsider {
+            self.settle_from_outside(&mut state);
+        }
         self.leave(state);
         news
     }

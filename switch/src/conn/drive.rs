@@ -14,6 +14,7 @@ use wsd_proto::{
     Session,
 };
 
+use super::companion::Zeal;
 use super::fetch::Target;
 use super::fifo::{Fifo, copy_into};
 use super::gather::Gather;
@@ -788,7 +789,8 @@ impl State {
         if self.settings.closing {
             return !self.session.is_finished() || !self.closed;
         }
-        !self.closed && (self.observer.is_some() || self.has_work())
+        let observes = |observing: &super::companion::Observing| observing.zeal != Zeal::Never;
+        !self.closed && (self.observer.as_ref().is_some_and(observes) || self.has_work())
     }
 
     /// Whether something of the connection's own has to go on.

@@ -242,6 +242,11 @@ impl Drop for Connection {
     }
 }
 
+/// How long a thread may spin before it sleeps.
+pub(crate) fn spin_time() -> Duration {
+    tuning().spin
+}
+
 /// Reads what the environment says about connections, if nobody has yet.
 pub(crate) fn read_environment() {
     tuning();

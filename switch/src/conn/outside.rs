@@ -37,6 +37,13 @@ pub(super) struct Outsiders {
     rung: bool,
 }
 
+#[cfg(test)]
+impl Outsiders {
+    pub(super) fn is_rung(&self) -> bool {
+        self.rung
+    }
+}
+
 impl Outside {
     fn get(&self, provider: BorrowedFd<'_>) -> io::Result<&Made> {
         if let Some(made) = self.made.get() {
@@ -68,6 +75,14 @@ impl Outside {
 }
 
 impl Connection {
+    /// As `settle`, by an outsider who is looking: what is new needs no ring, for it has seen it.
+    pub(super) fn settle_from_outside(&self, state: &mut State) {
+        if std::mem::take(&mut state.activity) {
+            state.outsiders.armed = false;
+            state.waiters.tell_others(None);
+        }
+    }
+
     /// Prepares for sleep: the descriptor that becomes readable at news, always the same one, or
     /// `None` if there may be news since the last preparation, or will be none any more.
     pub(crate) fn arm_for_news(&self) -> Option<RawFd> {

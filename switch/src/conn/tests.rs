@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use wsdirect::abi;
 
 use super::Connection;
+use super::companion::Zeal;
 use super::drive::Watch;
 use crate::options::{Mode, SendPolicy, StreamOptions};
 use crate::provider::Provider;
@@ -537,6 +539,56 @@ fn who_sleeps_in_a_poll_set_hears_what_another_thread_takes() {
     assert!(is_readable(), "one has taken it from all");
     assert_eq!(two.arm_for_news(), Some(descriptor));
     assert!(!is_readable());
+}
+
+#[test]
+fn who_looks_from_outside_does_not_ring_for_itself() {
+    let (one, two) = pair();
+    let armed = || loop {
+        if two.arm_for_news().is_some() {
+            break;
+        }
+    };
+    let rung = || two.lock().outsiders.is_rung();
+    armed();
+    assert_eq!(one.write(b"news").unwrap(), 4);
+    let end = Instant::now() + PATIENCE;
+    while !two.look_from_outside().readable {
+        assert!(Instant::now() < end, "nothing arrives");
+    }
+    assert!(!rung());
+    // What others take is another matter.
+    armed();
+    assert_eq!(one.write(b"more").unwrap(), 4);
+    let mut bytes = [0; 8];
+    let mut got = 0;
+    while got < bytes.len() {
+        got += two.read(&mut bytes[got..]).unwrap();
+    }
+    assert!(rung());
+}
+
+#[test]
+fn what_others_attend_is_left_alone_by_the_service_thread() {
+    struct Nobody;
+    impl super::Observer for Nobody {
+        fn news(&self) {}
+    }
+    let (one, two) = pair();
+    let observer: Arc<dyn super::Observer> = Arc::new(Nobody);
+    two.attend(Some((Arc::downgrade(&observer), Zeal::Low)));
+    assert!(two.adopted.load(Ordering::SeqCst));
+    two.attend(Some((Arc::downgrade(&observer), Zeal::Never)));
+    let end = Instant::now() + PATIENCE;
+    while two.adopted.load(Ordering::SeqCst) {
+        assert!(Instant::now() < end, "still looked after");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(one.write(b"news").unwrap(), 4);
+    assert_eq!(read_exact(&two, 4), b"news");
+    assert!(!two.adopted.load(Ordering::SeqCst));
+    two.attend(Some((Arc::downgrade(&observer), Zeal::Low)));
+    assert!(two.adopted.load(Ordering::SeqCst));
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Waiters {
         self.sleeping.is_empty()
     }
 
-    fn tell_others(&mut self, me: Option<u64>) {
+    pub(super) fn tell_others(&mut self, me: Option<u64>) {
         for sleeper in &mut self.sleeping {
             if me != Some(sleeper.name) {
                 sleeper.tell();
