@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::lock_api::{RawMutex as _, RawRwLock as _};
+use parking_lot::{Mutex, MutexGuard, RawMutex, RawRwLock};
 
 use super::{SETS, Set};
 
@@ -43,6 +44,28 @@ fn unlock() -> Vec<Arc<Set>> {
     locked
 }
 
+/// Makes a lock free in the child. Those who waited for it in the parent are not here, and to unlock
+/// it might hand it over to one of them.
+fn free<T>(mutex: &Mutex<T>) {
+    // SAFETY: the raw lock is only written, see below.
+    let raw = core::ptr::from_ref(unsafe { mutex.raw() }).cast_mut();
+    // SAFETY: nothing but an atomic, and there is no other thread that could use it.
+    unsafe { raw.write(RawMutex::INIT) };
+}
+
+fn free_all() -> Vec<Arc<Set>> {
+    free(&LOCKED);
+    let locked = std::mem::take(&mut *LOCKED.lock());
+    for set in &locked {
+        free(&set.state);
+    }
+    // SAFETY: the raw lock is only written, see below.
+    let raw = core::ptr::from_ref(unsafe { SETS.raw() }).cast_mut();
+    // SAFETY: nothing but an atomic, and there is no other thread that could use it.
+    unsafe { raw.write(RawRwLock::INIT) };
+    locked
+}
+
 /// In the parent, also if the fork has failed.
 pub(crate) fn after_fork_in_parent() {
     drop(unlock());
@@ -50,7 +73,7 @@ pub(crate) fn after_fork_in_parent() {
 
 /// In the child.
 pub(crate) fn after_fork_in_child() {
-    for set in unlock() {
+    for set in free_all() {
         set.inside.store(0, Ordering::Relaxed);
         set.sleeping.store(0, Ordering::Relaxed);
         set.passing.store(0, Ordering::Relaxed);

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::lock_api::RawMutex as _;
+use parking_lot::{Mutex, MutexGuard, RawMutex};
 
 use super::state::{BROKEN, Stage};
 use super::{Companion, Reason, registry, service};
@@ -181,12 +182,31 @@ fn go_back(companions: &[Arc<Companion>]) {
     }
 }
 
-/// Releases what is held; gives back whose they were.
+/// Makes a lock free in the child. Those who waited for it in the parent are not here, and to unlock
+/// it might hand it over to one of them.
+pub(super) fn free<T>(mutex: &Mutex<T>) {
+    // SAFETY: the raw lock is only written, see below.
+    let raw = std::ptr::from_ref(unsafe { mutex.raw() }).cast_mut();
+    // SAFETY: nothing but an atomic, and there is no other thread that could use it.
+    unsafe { raw.write(RawMutex::INIT) };
+}
+
+/// Releases in the child what is held; gives back whose they were.
+fn release_in_child() -> Vec<Arc<Companion>> {
+    registry::free_after_fork();
+    let held = HELD.try_with(|place| place.take()).unwrap_or_default();
+    for companion in &held {
+        free(&companion.core);
+    }
+    held
+}
+
+/// The same in the parent.
 fn release() -> Vec<Arc<Companion>> {
     registry::unlock_after_fork();
     let held = HELD.try_with(|place| place.take()).unwrap_or_default();
     for companion in &held {
-        // SAFETY: locked by `before` on this thread, or the one this is the copy of, and leaked.
+        // SAFETY: locked by `before` on this thread, and leaked.
         unsafe { companion.core.force_unlock() };
     }
     held
@@ -206,9 +226,10 @@ pub(super) fn after_in_parent() {
 
 pub(super) fn after_in_child() {
     let orphaned = service::is_running();
+    free(&PAGE);
     ORPHANED.store(orphaned, Ordering::SeqCst);
     conn::forget_lingering();
-    for companion in release() {
+    for companion in release_in_child() {
         let mut core = companion.core.lock();
         core.held = false;
         core.tcp = None;

@@ -186,13 +186,19 @@ pub(super) fn is_off() -> bool {
     })
 }
 
-/// The child is to find the list whole. To be followed by [`unlock_after_fork`] in both processes.
+/// The child is to find the list whole. To be followed by [`unlock_after_fork`],
+/// in the child by [`free_after_fork`].
 pub(super) fn lock_over_fork() {
     MutexGuard::leak(REGISTRY.lock());
 }
 
 /// See [`lock_over_fork`].
 pub(super) fn unlock_after_fork() {
-    // SAFETY: locked by `lock_over_fork` on this thread, or the one this is the copy of, and leaked.
+    // SAFETY: locked by `lock_over_fork` on this thread, and leaked.
     unsafe { REGISTRY.force_unlock() };
+}
+
+/// See [`lock_over_fork`].
+pub(super) fn free_after_fork() {
+    super::fork::free(&REGISTRY);
 }
