@@ -51,6 +51,8 @@ fn shim() {
         .define("_GNU_SOURCE", None)
         .warnings(true)
         .extra_warnings(true)
+        // No library that this is linked into is to export its functions.
+        .flag("-fvisibility=hidden")
         .compile("wsd_verbs_shim");
     println!("cargo::rustc-link-lib=rdmacm");
     println!("cargo::rustc-link-lib=ibverbs");
