@@ -41,6 +41,53 @@ fn a_busy_connection_goes_over_to_the_san() {
     assert!(two.companion.snapshot().received_san >= 100_000);
 }
 
+/// Each piece is a byte that says whose it is, four that say how long, and then the first again.
+#[test]
+fn what_one_call_sends_stays_together_when_other_threads_send_too() {
+    const PIECES: usize = 40;
+    let (one, two) = upgraded();
+    for most in [100, 2_500_000] {
+        thread::scope(|scope| {
+            for sender in 0..3_u8 {
+                let one = &one;
+                scope.spawn(move || {
+                    for index in 0..PIECES * (3_000_000 / most).min(100) {
+                        let len = most - index % 90;
+                        let mut piece = vec![sender; 5 + len];
+                        piece[1..5].copy_from_slice(&(len as u32).to_le_bytes());
+                        assert_eq!(one.send(&piece, 0).unwrap(), piece.len());
+                    }
+                });
+            }
+            let two = &two;
+            let reader = scope.spawn(move || {
+                // Until none of them can go on.
+                thread::sleep(std::time::Duration::from_millis(300));
+                let (mut head, mut rest) = ([0; 5], vec![0; most]);
+                for index in 0..3 * PIECES * (3_000_000 / most).min(100) {
+                    two.receive_exactly(&mut head).unwrap();
+                    let len = u32::from_le_bytes(head[1..].try_into().unwrap()) as usize;
+                    if len > most {
+                        return Err(format!("no head at piece {index}: {head:?}"));
+                    }
+                    two.receive_exactly(&mut rest[..len]).unwrap();
+                    if rest[..len].iter().any(|byte| *byte != head[0]) {
+                        return Err(format!("another's bytes in piece {index}"));
+                    }
+                }
+                Ok(())
+            });
+            let read = reader.join().unwrap();
+            if read.is_err() {
+                // The senders would wait for ever.
+                two.companion.shutdown(two.fd(), libc::SHUT_RDWR).unwrap();
+                two.companion.close(two.fd());
+            }
+            read.unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_peer_without_a_companion_gets_every_byte_and_nothing_else() {
     let (one, two) = kernel_pair();

@@ -77,6 +77,49 @@ fn the_path_of_the_bytes_is_the_one_that_was_asked_for() {
     }
 }
 
+/// Each writes its own pieces: one byte says whose, four say how long, the rest is whose again.
+#[test]
+fn what_a_thread_writes_in_one_call_stays_together_when_others_write_too() {
+    const WRITERS: u8 = 4;
+    for (mode, pieces, most) in [
+        (Mode::Read, 10_000, 300),
+        (Mode::Read, 60, 3_000_000),
+        (Mode::Write, 60, 3_000_000),
+    ] {
+        let (one, mut two) = pair(mode);
+        thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let mut one = &one;
+                scope.spawn(move || {
+                    let mut lengths = Numbers::new(u64::from(writer));
+                    for index in 0..pieces {
+                        let len = if index % 3 == 0 { most } else { 300 } - lengths.below(290);
+                        let mut piece = vec![writer; 5 + len];
+                        piece[1..5].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
+                        assert_eq!(one.write(&piece).unwrap(), piece.len());
+                    }
+                });
+            }
+            // Owns its end, so that its failure is everybody's.
+            scope.spawn(move || {
+                // Until none of them can go on.
+                thread::sleep(Duration::from_millis(300));
+                let (mut head, mut rest) = ([0; 5], vec![0; most]);
+                for index in 0..usize::from(WRITERS) * pieces {
+                    two.read_exact(&mut head).unwrap();
+                    let len = usize::try_from(u32::from_le_bytes(head[1..].try_into().unwrap()));
+                    let rest = rest.get_mut(..len.unwrap()).unwrap_or_else(|| {
+                        panic!("{mode:?}, up to {most}, piece {index}: no head: {head:?}")
+                    });
+                    two.read_exact(rest).unwrap();
+                    let whole = head[0] < WRITERS && rest.iter().all(|byte| *byte == head[0]);
+                    assert!(whole, "{mode:?}, up to {most}, piece {index}");
+                }
+            });
+        });
+    }
+}
+
 /// req: SEED-16
 #[test]
 fn a_thread_may_write_to_both_ends_before_it_reads() {

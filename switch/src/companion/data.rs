@@ -199,6 +199,16 @@ struct Patience {
     has_part: bool,
     /// A wait has ended with a part only.
     is_over: bool,
+    /// Where this call, in its middle, keeps other senders out.
+    turn: Option<Arc<Connection>>,
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        if let Some(connection) = self.turn.take() {
+            connection.end_turn();
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -216,6 +226,7 @@ impl Patience {
             asked: None,
             has_part: false,
             is_over: false,
+            turn: None,
         }
     }
 
@@ -247,6 +258,7 @@ impl Patience {
             nonblocking: false,
             time: asked.deadline.map(|deadline| deadline - now),
             interruptible: true,
+            goes_on: false,
         })
     }
 
@@ -603,7 +615,11 @@ impl Companion {
     ) -> io::Result<Option<usize>> {
         // SAFETY: the caller vouches for the buffers.
         let slices = unsafe { slices(buffers) };
-        let mut manner = Manner::NOT;
+        let goes_on = |manner| Manner {
+            goes_on: true,
+            ..manner
+        };
+        let mut manner = goes_on(Manner::NOT);
         loop {
             let sent = if patience.flags & libc::MSG_OOB != 0 {
                 let bytes: Vec<u8> = slices.iter().flat_map(|one| one.iter().copied()).collect();
@@ -612,6 +628,9 @@ impl Companion {
                 connection.write_as(&slices, manner)
             };
             let short = is_would_block(&sent) || patience.is_short(&sent, buffers);
+            if short {
+                patience.turn.get_or_insert_with(|| Arc::clone(connection));
+            }
             if manner.nonblocking && short {
                 self.stalls.fetch_add(1, Ordering::Relaxed);
                 self.show_now(connection);
@@ -629,13 +648,13 @@ impl Companion {
                     return Ok(Some(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    manner = patience.manner()?;
+                    manner = goes_on(patience.manner()?);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     if patience.says_so() {
                         return Err(error);
                     }
-                    manner = patience.manner()?;
+                    manner = goes_on(patience.manner()?);
                 }
                 Err(error) => {
                     // The change is made under the lock.

@@ -488,6 +488,7 @@ impl Companion {
                         nonblocking: false,
                         time: Some(end - now),
                         interruptible: false,
+                        goes_on: false,
                     };
                     match connection.read_as(&mut room, manner) {
                         Ok(0) => {

@@ -22,6 +22,7 @@ use super::outbox::Outbox;
 use super::outside::Outsiders;
 use super::pool::{Head, Pool};
 use super::transfer::Transfers;
+use super::turn::Turn;
 use super::urgent::Urgent;
 use super::wait::Waiters;
 use crate::error::WsaError;
@@ -76,6 +77,8 @@ pub(super) struct State {
     pub(super) lingering: Option<super::service::Lingering>,
     /// A write found no room: this many bytes wait for it.
     pub(super) write_wanted: usize,
+    /// Whose turn it is to write.
+    pub(super) turn: Turn,
     pub(super) limits: Limits,
     /// Shows the connection to those who look on.
     pub(super) meter: Meter,
@@ -189,6 +192,7 @@ impl State {
             suspends: false,
             lingering: None,
             write_wanted: 0,
+            turn: Turn::default(),
             limits,
             meter: Meter::default(),
             admit: None,

@@ -31,6 +31,7 @@ mod stats;
 mod tests;
 mod transfer;
 mod tune;
+mod turn;
 mod urgent;
 mod wait;
 mod watch;

@@ -55,6 +55,9 @@ pub(crate) struct Manner {
     pub(crate) time: Option<Duration>,
     /// A signal ends the wait.
     pub(crate) interruptible: bool,
+    /// A write that ends with a part keeps its turn: the rest follows, or
+    /// [`Connection::end_turn`].
+    pub(crate) goes_on: bool,
 }
 
 impl Manner {
@@ -63,6 +66,7 @@ impl Manner {
         nonblocking: true,
         time: None,
         interruptible: false,
+        goes_on: false,
     };
 }
 
@@ -80,6 +84,7 @@ impl Patience {
             nonblocking,
             time,
             interruptible: false,
+            goes_on: false,
         }
     }
 }

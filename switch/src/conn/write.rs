@@ -67,7 +67,9 @@ impl State {
                 Err(error) => return Err(error),
             }
         }
-        if done < len && (phase == Phase::Settle || self.merges(len)) {
+        // A small piece goes whole: in two parts, another thread's could come between them.
+        let whole = len <= MERGED.min(self.limits.outbox);
+        if done < len && (done > 0 || !whole && phase == Phase::Settle || self.merges(len)) {
             let waiting = self.outbox.len();
             let room = self
                 .limits
@@ -181,7 +183,8 @@ impl State {
     /// Whether a write of this length would be accepted at least in part.
     pub(super) fn has_room(&self, len: usize) -> bool {
         if len <= self.threshold() {
-            return self.outbox.len() < self.limits.outbox;
+            let least = len.clamp(1, MERGED).min(self.limits.outbox);
+            return self.outbox.len() + least <= self.limits.outbox;
         }
         let large = self
             .session
@@ -221,6 +224,14 @@ impl State {
     }
 }
 
+/// One call that writes.
+#[derive(Default)]
+struct Call {
+    /// Bytes that were accepted.
+    done: usize,
+    keeps_turn: bool,
+}
+
 /// Why a write stopped for the moment.
 enum Next {
     /// Nothing more is to be done, or can be without waiting.
@@ -255,23 +266,37 @@ impl Connection {
 
     #[inline]
     fn write_gathered(&self, bytes: Gather<'_>, patience: Patience) -> io::Result<usize> {
-        let mut done = 0;
-        loop {
-            let written = match self.write_until_lending(bytes, &mut done, patience) {
-                Ok(Next::Done) => return Ok(done),
+        let mut call = Call::default();
+        let result = loop {
+            let written = match self.write_until_lending(bytes, &mut call, patience) {
+                Ok(Next::Done) => break Ok(call.done),
                 Ok(Next::Lend(count)) => {
-                    let front = bytes.without(done).front();
+                    let front = bytes.without(call.done).front();
                     self.write_lent(front.get(..count).unwrap_or(front))
                 }
                 Err(error) => Err(error),
             };
             match written {
-                Ok(count) => done += count,
+                Ok(count) => call.done += count,
                 // What was accepted counts; the error comes again with the next call.
-                Err(_) if done > 0 => return Ok(done),
-                Err(error) => return Err(self.cause(error)),
+                Err(_) if call.done > 0 => break Ok(call.done),
+                Err(error) => break Err(self.cause(error)),
             }
+        };
+        let goes_on = matches!(patience, Patience::Call(manner) if manner.goes_on);
+        if call.keeps_turn && !goes_on {
+            self.end_turn();
         }
+        result
+    }
+
+    /// The calling thread does not go on with a write that has ended with a part.
+    pub(crate) fn end_turn(&self) {
+        let mut state = self.lock();
+        if state.turn.end() {
+            state.activity = true;
+        }
+        self.leave(state);
     }
 
     /// A provider that has lost the connection does not register memory either: then the loss is
@@ -291,19 +316,28 @@ impl Connection {
     fn write_until_lending(
         &self,
         bytes: Gather<'_>,
-        done: &mut usize,
+        call: &mut Call,
         patience: Patience,
     ) -> io::Result<Next> {
         let len = bytes.len();
+        let Call { done, keeps_turn } = call;
         self.block(patience, |state, socket, phase| {
             loop {
                 if let Err(error) = state.check_sending() {
                     return Some(Err(refused(error)));
                 }
+                if !state.turn.is_free() {
+                    if state.poll(socket, None) {
+                        continue;
+                    }
+                    break;
+                }
                 let rest = len - *done;
                 let count = if rest <= state.threshold() {
                     if rest == 0 && len > 0 {
                         state.write_wanted = 0;
+                        *keeps_turn = false;
+                        state.activity |= state.turn.end();
                         return Some(Ok(Next::Done));
                     }
                     let sent = state.send_small(socket, bytes.without(*done), phase);
@@ -316,6 +350,8 @@ impl Connection {
                     let front = bytes.without(*done).front().len();
                     let lend = state.to_lend(rest, self.policy, patience).min(front);
                     if lend > state.threshold() {
+                        *keeps_turn = true;
+                        state.turn.keep();
                         return Some(Ok(Next::Lend(lend)));
                     }
                     match state.send_copy(socket, bytes.without(*done)) {
@@ -327,6 +363,10 @@ impl Connection {
                 if count == 0 && !state.poll(socket, None) {
                     break;
                 }
+            }
+            if *done > 0 {
+                *keeps_turn = true;
+                state.turn.keep();
             }
             if phase == Phase::Settle {
                 // Nobody here is going to read meanwhile; what the peer sends must not wait for it.
