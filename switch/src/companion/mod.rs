@@ -146,6 +146,9 @@ impl Companion {
             // The service thread asks for the addresses.
             Prospect::Open => (1, 1),
             Prospect::Certain(Verdict::San) => worth(role),
+            // A process that accepts may only hand the connection on to a child: its first use
+            // tells whose it is.
+            Prospect::Certain(Verdict::Eager) if role == Role::Accepted => (1, 1),
             Prospect::Certain(Verdict::Eager) => (u64::MAX, u32::MAX),
         };
         let number = fd.as_raw_fd();
@@ -177,7 +180,7 @@ impl Companion {
             slot,
             number,
         });
-        if prospect == Prospect::Certain(Verdict::Eager) {
+        if prospect == Prospect::Certain(Verdict::Eager) && role == Role::Connected {
             service::seek(&made, number);
         }
         Some(made)
