@@ -88,6 +88,42 @@ fn what_one_call_sends_stays_together_when_other_threads_send_too() {
     }
 }
 
+/// In the kernel until the receiver has taken all of it, the call would keep the connection there.
+#[test]
+fn a_single_call_that_sends_very_much_goes_over_in_its_middle() {
+    const LEN: usize = 64 << 20;
+    let (one, two) = pair();
+    let mut bytes = vec![0; LEN];
+    fill(5, 0, &mut bytes);
+    thread::scope(|scope| {
+        let (one, bytes) = (&one, &bytes);
+        let sender = scope.spawn(move || {
+            assert!(one.companion.sends_in_pieces(LEN));
+            let buffers = [libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: LEN,
+            }];
+            let sent = unsafe { one.companion.send(one.fd(), &buffers, 0) };
+            assert_eq!(sent.unwrap(), LEN);
+        });
+        let mut got = vec![0; LEN];
+        let (early, late) = got.split_at_mut(LEN / 4);
+        two.receive_exactly(early).unwrap();
+        // The sender, if it has filled the kernel's buffers, waits.
+        until("the path back goes over", || {
+            two.companion.snapshot().upgrades == 1
+        });
+        two.receive_exactly(late).unwrap();
+        sender.join().unwrap();
+        assert!(got == *bytes);
+    });
+    assert!(
+        one.companion.snapshot().sent_san > 0,
+        "{:?}",
+        one.companion.snapshot()
+    );
+}
+
 #[test]
 fn a_peer_without_a_companion_gets_every_byte_and_nothing_else() {
     let (one, two) = kernel_pair();

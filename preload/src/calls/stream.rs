@@ -186,7 +186,8 @@ pub(super) unsafe fn transmit(
     }
     let inside = guard::enter();
     let before = errno();
-    if let Some(sending) = held.begin_send(fd) {
+    let whole = !held.sends_in_pieces(total(buffers));
+    if whole && let Some(sending) = held.begin_send(fd) {
         drop(inside);
         set_errno(before);
         let sent = kernel();

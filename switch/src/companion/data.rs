@@ -17,6 +17,9 @@ use crate::conn::{Connection, Manner};
 
 /// From here on a blocking receive is worth being told the socket's mode at once.
 const LARGE: usize = 32 << 10;
+/// Most bytes that a call hands to the kernel at once: while one is in the kernel, which with a slow
+/// receiver is until it has taken everything, the connection cannot go over to the SAN.
+const PIECE: u64 = 512 << 10;
 /// Between two looks of a guarded receiver that another call is in the way of.
 const AGAIN: Duration = Duration::from_micros(200);
 /// Between two looks of a sender whose process ends.
@@ -187,6 +190,12 @@ fn would_block() -> io::Error {
 
 fn is_would_block<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// What a part of a send has come to.
+struct Sent {
+    count: usize,
+    by_kernel: bool,
 }
 
 /// How long a call may still wait.
@@ -508,6 +517,13 @@ impl Companion {
         }
     }
 
+    /// Whether so much is better sent by [`Companion::send`], also while the kernel carries it: in
+    /// pieces, between which the path may change.
+    #[must_use]
+    pub fn sends_in_pieces(&self, length: usize) -> bool {
+        u64::try_from(length).unwrap_or(u64::MAX) > PIECE
+    }
+
     /// Sends as sendmsg(2) does with these flags, but never raises SIGPIPE: that is the caller's.
     ///
     /// # Errors
@@ -518,23 +534,35 @@ impl Companion {
     pub unsafe fn send(&self, fd: RawFd, buffers: &[iovec], flags: c_int) -> io::Result<usize> {
         let len = length(buffers);
         let mut patience = Patience::new(fd, flags, libc::SO_SNDTIMEO);
+        // The kernel counts what it sends without a copy by calls.
+        let most = match flags & libc::MSG_ZEROCOPY {
+            0 => PIECE,
+            _ => u64::MAX,
+        };
         let mut done = 0;
         loop {
-            let left = rest(buffers, done, u64::MAX);
             let by_kernel = matches!(self.tx.phase(), KERNEL | GUARDED);
+            let left = rest(buffers, done, if by_kernel { most } else { u64::MAX });
             patience.has_part = done > 0;
             // SAFETY: parts of the buffers that the caller vouches for.
             let sent = unsafe { self.send_some(&mut patience, &left) };
-            match sent {
-                Ok(Some(count)) => done += count,
+            let Sent { count, by_kernel } = match sent {
+                Ok(Some(sent)) => sent,
                 // The path has changed.
                 Ok(None) => continue,
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(error),
-            }
-            // The kernel has waited as long as it may.
-            let over = patience.is_over && self.tx.phase() == SAN;
-            if done >= len || by_kernel || over || patience.ask().nonblocking {
+            };
+            done += count;
+            let ended = if by_kernel {
+                // The kernel has waited as long as it may.
+                count < length(&left)
+            } else {
+                // If the path has changed meanwhile, the rest goes there.
+                let over = patience.is_over && self.tx.phase() == SAN;
+                over || count < length(&left) && patience.ask().nonblocking
+            };
+            if done >= len || ended {
                 return Ok(done);
             }
         }
@@ -548,7 +576,7 @@ impl Companion {
         &self,
         patience: &mut Patience,
         buffers: &[iovec],
-    ) -> io::Result<Option<usize>> {
+    ) -> io::Result<Option<Sent>> {
         let (fd, flags) = (patience.fd, patience.flags);
         match self.tx.phase() {
             KERNEL | GUARDED => {
@@ -561,7 +589,10 @@ impl Companion {
                 // SAFETY: the caller vouches for the buffers.
                 let sent = unsafe { kernel::send(fd, buffers, flags | libc::MSG_NOSIGNAL) }?;
                 sending.finish(isize::try_from(sent).unwrap_or(isize::MAX));
-                Ok(Some(sent))
+                Ok(Some(Sent {
+                    count: sent,
+                    by_kernel: true,
+                }))
             }
             SAN => {
                 let busy = Busy::new(&self.tx);
@@ -574,7 +605,10 @@ impl Companion {
                 // SAFETY: the caller vouches for the buffers.
                 let sent = unsafe { self.send_san(&connection, patience, buffers) };
                 drop(busy);
-                sent
+                Ok(sent?.map(|count| Sent {
+                    count,
+                    by_kernel: false,
+                }))
             }
             BETWEEN => {
                 let written = {
