@@ -203,6 +203,47 @@ fn a_close_delivers_what_was_sent() {
     assert_eq!(two.receive(&mut room, 0).unwrap(), 0);
 }
 
+/// The marker that the peer writes may come to who has closed, or lie there unread; that is not the
+/// peer's fault, and takes nothing from it.
+#[test]
+fn a_close_in_the_middle_of_an_upgrade_delivers_what_was_sent_and_is_no_reset() {
+    const LEN: usize = 300_000;
+    let mut numbers = Numbers(77);
+    let mut parts = 0;
+    for round in 0..200 {
+        let (one, two) = pair();
+        let (closer, reader) = if round % 2 == 0 {
+            (one, two)
+        } else {
+            (two, one)
+        };
+        let mut room = vec![0; 2048];
+        for _ in 0..17 + numbers.below(12) {
+            closer.send_all(&[1; 2048]).unwrap();
+            reader.receive_exactly(&mut room).unwrap();
+            reader.send_all(&[2; 2048]).unwrap();
+            closer.receive_exactly(&mut room).unwrap();
+        }
+        let writer = thread::spawn(move || {
+            let mut bytes = vec![0; LEN];
+            fill(round, 0, &mut bytes);
+            closer.send_all(&bytes).unwrap();
+            let midway = closer.companion.path() != Path::San;
+            drop(closer);
+            midway
+        });
+        let mut bytes = vec![0; LEN];
+        reader.receive_exactly(&mut bytes).unwrap();
+        check(round, 0, &bytes);
+        assert_eq!(reader.receive(&mut room, 0).unwrap(), 0, "round {round}");
+        parts += u32::from(writer.join().unwrap());
+    }
+    assert!(
+        parts > 20,
+        "only {parts} were closed before they had gone over"
+    );
+}
+
 #[test]
 fn unread_bytes_make_a_close_a_reset() {
     let (one, two) = upgraded();

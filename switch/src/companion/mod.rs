@@ -11,7 +11,7 @@
 //! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
 //! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
 //! [`shown`] what those see who look on; [`fork`] processes that share a connection;
-//! [`waiting`] what those see who wait for many of them.
+//! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
@@ -24,6 +24,7 @@ mod data;
 mod fork;
 #[allow(unsafe_code)]
 mod kernel;
+mod parting;
 mod reason;
 #[allow(unsafe_code)]
 mod registry;
@@ -351,7 +352,8 @@ impl Companion {
     /// What the SAN has still to deliver is looked after in the background.
     pub fn close(&self, fd: RawFd) {
         self.tell_closed();
-        let linger = if self.core.lock().connection.is_some() {
+        let guarded = self.rx.phase() == GUARDED;
+        let linger = if guarded || self.core.lock().connection.is_some() {
             kernel::linger(fd)
         } else {
             None
@@ -362,17 +364,12 @@ impl Companion {
     /// The process is about to end. What another thread is at is left alone.
     fn part(&self) {
         let end = Instant::now() + Duration::from_millis(100);
-        while self.core.is_locked() {
+        // Threads that go on with it have it locked often, but not for long.
+        while self.core.is_locked() || self.connection().is_some_and(|it| it.is_locked()) {
             if Instant::now() >= end {
                 return;
             }
             std::thread::yield_now();
-        }
-        if self
-            .connection()
-            .is_some_and(|connection| connection.is_locked())
-        {
-            return;
         }
         // Nothing more is taken: who sends now waits for the end of the process.
         self.leaving.store(true, Ordering::SeqCst);
@@ -386,10 +383,17 @@ impl Companion {
         }
         core.closed = true;
         core.write_shut = true;
-        core.stage = Stage::Never;
         if let Some(Some(share)) = self.share.get() {
             share.leave();
         }
+        if linger != Some(0) && self.part_later(&mut core) {
+            drop(core);
+            if let Some(me) = self.me.upgrade() {
+                service::farewell(me);
+            }
+            return;
+        }
+        core.stage = Stage::Never;
         let connection = core.connection.take();
         if let Some(connection) = &connection {
             // For calls of other threads.

@@ -210,7 +210,7 @@ pub(super) fn leave() {
     let companions = registry::all_at_once();
     let mut parted = false;
     for companion in companions {
-        parted |= companion.stage() == Stage::Up;
+        parted |= matches!(companion.stage(), Stage::Up | Stage::Joining);
         companion.part();
     }
     if parted {

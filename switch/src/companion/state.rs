@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use libc::c_int;
 
+use super::parting::Parting;
 use super::registry::COUNTERS;
 use super::shadow::Shadow;
 use super::{Companion, Reason, Role, kernel, service};
@@ -134,6 +135,8 @@ pub(super) struct Core {
     pub(super) downgrades: u32,
     pub(super) upgrades: u32,
     pub(super) shadow: Option<Shadow>,
+    /// Closed, and the peer's marker may still come.
+    pub(super) parting: Option<Parting>,
     /// The number of the look that was shown last.
     pub(super) shown: u64,
     /// What the watchers were told last.
@@ -195,6 +198,10 @@ impl Core {
     /// Whether the rest of the marker waits for room in the kernel.
     pub(super) fn owes(&self) -> bool {
         !self.marker_out.is_empty()
+    }
+
+    pub(super) fn session(&self) -> [u8; 16] {
+        self.session
     }
 
     /// Nobody is to get the rest of the marker.
@@ -333,6 +340,7 @@ impl Companion {
                     self.rx_to(KERNEL);
                 }
                 core.tcp = None;
+                core.parting = None;
                 drop(core);
                 let reason = match error.kind() {
                     io::ErrorKind::Unsupported => Reason::Version,
@@ -350,7 +358,8 @@ impl Companion {
         let session = connection.session_id();
         // The beacon's side has been guarded since the offer.
         let guarded = self.rx.phase() == GUARDED && core.session == session;
-        let wanted = core.stage == Stage::Joining && !core.closed;
+        let parts = core.parting.is_some();
+        let wanted = core.stage == Stage::Joining && (!core.closed || parts);
         let ready = wanted && (guarded || (self.is_open(&core) && self.guard(&mut core, session)));
         if !ready {
             if guarded {
@@ -360,6 +369,7 @@ impl Companion {
                 core.stage = Stage::Idle;
             }
             core.tcp = None;
+            core.parting = None;
             drop(core);
             connection.suspend();
             connection.close_in_background();
@@ -379,7 +389,9 @@ impl Companion {
         let me: Weak<dyn Observer> = self.me.clone();
         let zeal = self.zeal(&core);
         core.told_zeal = Some(zeal);
-        if self.role == Role::Accepted {
+        if parts {
+            self.part_joined(&mut core);
+        } else if self.role == Role::Accepted {
             self.tx.phase.store(GUARDED, Ordering::SeqCst);
             self.cut(&mut core);
         }
@@ -475,7 +487,7 @@ impl Companion {
     // ---- receiving
 
     /// Reads the cut, the first bytes on the SAN, if they are there.
-    fn learn_cut(&self, core: &mut Core) {
+    pub(super) fn learn_cut(&self, core: &mut Core) {
         let Some(connection) = core.connection.clone() else {
             return;
         };
@@ -507,14 +519,14 @@ impl Companion {
     }
 
     /// Bytes that the kernel carries before the marker, as far as is known.
-    fn left(&self, core: &Core) -> Option<u64> {
+    pub(super) fn left(&self, core: &Core) -> Option<u64> {
         let total = self.rx.total.load(Ordering::SeqCst);
         core.cut.map(|cut| cut.saturating_sub(total))
     }
 
     /// Takes the marker from the TCP stream, as much of it as is there; every application byte
     /// before it has been taken.
-    fn take_marker(&self, core: &mut Core, fd: RawFd) -> io::Result<Guarded> {
+    pub(super) fn take_marker(&self, core: &mut Core, fd: RawFd) -> io::Result<Guarded> {
         loop {
             let (bytes, have) = &mut core.marker_in;
             let Some(room) = bytes.get_mut(*have..).filter(|room| !room.is_empty()) else {
@@ -832,6 +844,9 @@ impl Companion {
     /// Does what the application's calls have not done; `true` if something is still to be done.
     pub(super) fn tend(&self) -> bool {
         let mut core = self.core.lock();
+        if core.parting.is_some() {
+            return self.go_on_parting(&mut core);
+        }
         if core.stage != Stage::Up && core.marker_out.is_empty() {
             return false;
         }

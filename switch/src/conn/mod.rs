@@ -63,7 +63,7 @@ use crate::sys::Event;
 
 pub(crate) use companion::{Enlisted, News, Observer, Sleep, Zeal};
 pub(crate) use readiness::Direction;
-pub(crate) use service::{Chores, employ, flush_at_end, forget_lingering, kick};
+pub(crate) use service::{Chores, Lingering, employ, flush_at_end, forget_lingering, kick};
 pub use stats::Stats;
 pub(crate) use wait::{Manner, Patience, own_event};
 pub(crate) use watch::Watching;

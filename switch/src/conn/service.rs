@@ -120,10 +120,10 @@ struct Work {
 }
 
 /// One of `LINGERING`.
-pub(super) struct Lingering(());
+pub(crate) struct Lingering(());
 
 impl Lingering {
-    pub(super) fn new() -> Lingering {
+    pub(crate) fn new() -> Lingering {
         LINGERING.fetch_add(1, Ordering::Relaxed);
         Lingering(())
     }
