@@ -75,6 +75,12 @@ impl Session {
         self.receive.end()
     }
 
+    /// Whether the peer has been told where the stream ends, or nothing can tell it any more.
+    #[must_use]
+    pub fn is_end_told(&self) -> bool {
+        self.send.told_end().is_some() || self.connection != Connection::Up
+    }
+
     /// No more receiving: what is unread and what still comes is discarded, the peer's sends fail.
     /// The driver empties its queues.
     pub fn shutdown_receive(&mut self) {

@@ -812,11 +812,13 @@ impl State {
         self.clock.precise || !self.session.is_established() || self.session.send_open().is_err()
     }
 
-    /// Everything accepted from the application is with the provider, or lost.
+    /// Everything accepted from the application is with the provider, or lost; of a closed stream,
+    /// the word of its end, too: without that the peer takes it for broken off.
     pub(super) fn is_flushed(&self) -> bool {
         self.closed
             || (self.outbox.is_empty()
                 && self.session.sends_pending() == 0
+                && (!self.settings.closing || self.session.is_end_told())
                 && !self.pool.is_stuck())
     }
 }
