@@ -133,7 +133,6 @@ pub(crate) fn become_ours() {
 }
 
 /// After a fork the only thread of the child is the program's, wherever it was.
-#[allow(dead_code, reason = "what forks takes it up")]
 pub(crate) fn reset() {
     with(|s| {
         s.inside.set(0);

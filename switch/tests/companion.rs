@@ -7,7 +7,6 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::undocumented_unsafe_blocks,
     unused_qualifications
 )]
 
@@ -103,6 +102,7 @@ fn a_single_call_that_sends_very_much_goes_over_in_its_middle() {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: LEN,
             }];
+            // SAFETY: the bytes are live and only read.
             let sent = unsafe { one.companion.send(one.fd(), &buffers, 0) };
             assert_eq!(sent.unwrap(), LEN);
         });

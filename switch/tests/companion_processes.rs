@@ -7,7 +7,6 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
     unused_qualifications
 )]
@@ -103,16 +102,19 @@ fn the_other_process() {
                 end.is_san()
             });
             Companion::before_fork();
+            // SAFETY: the child only uses what a fork leaves it, and ends by _exit.
             let child = unsafe { libc::fork() };
             if child == 0 {
                 Companion::after_fork_in_child();
                 assert_eq!(end.companion.path(), Path::Tcp);
                 echo(&end);
+                // SAFETY: ends the child without the tests' own destructors.
                 unsafe { libc::_exit(0) };
             }
             Companion::after_fork_in_parent();
             drop(end);
             let mut status = 1;
+            // SAFETY: the place for the status is of this frame.
             unsafe { libc::waitpid(child, &raw mut status, 0) };
             assert_eq!(status, 0);
         }
@@ -205,6 +207,7 @@ fn a_stopped_peer_is_waited_for() {
     let (end, other) = other("echo", &[]);
     upgrade(&end);
     let pid = other.0.id() as libc::pid_t;
+    // SAFETY: a child of this test, not yet waited for.
     unsafe { libc::kill(pid, libc::SIGSTOP) };
     until("it stands still", || {
         let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -217,6 +220,7 @@ fn a_stopped_peer_is_waited_for() {
     let mut room = [0; 1000];
     let error = end.receive(&mut room, 0).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    // SAFETY: a child of this test, not yet waited for.
     unsafe { libc::kill(pid, libc::SIGCONT) };
     end.tcp.set_read_timeout(None).unwrap();
     end.receive_exactly(&mut room).unwrap();

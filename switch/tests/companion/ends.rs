@@ -47,11 +47,14 @@ impl End {
                 None
             };
             let Some(receiving) = begun else {
+                // SAFETY: the buffer is live and this call's alone.
                 return unsafe { self.companion.receive(self.fd(), &buffers, flags) };
             };
             let n =
+                // SAFETY: the buffer is live and this call's alone.
                 unsafe { libc::recv(self.fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) };
             let error = io::Error::last_os_error();
+            // SAFETY: the kernel has written that much into the buffer.
             match unsafe { receiving.finish(n, flags, &mut buffers) } {
                 None => {}
                 Some(n) if n < 0 => return Err(error),
@@ -66,9 +69,11 @@ impl End {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: bytes.len(),
             }];
+            // SAFETY: the bytes are live and only read.
             return unsafe { self.companion.send(self.fd(), &buffers, flags) };
         };
         let flags = flags | libc::MSG_NOSIGNAL;
+        // SAFETY: the bytes are live and only read.
         let n = unsafe { libc::send(self.fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
         let error = io::Error::last_os_error();
         sending.finish(n);
