@@ -5,7 +5,7 @@
 //! the switch's service thread, never on the application's. Invariant: the desk is locked by that
 //! thread only; everybody else leaves a note among the arrivals.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -589,8 +589,12 @@ impl Clerk {
                     _ => false,
                 };
                 if !stays {
-                    if let Some(guests) = &mut *GUESTS.lock() {
-                        guests.remove(&guest.tuple);
+                    if let Some(guests) = &mut *GUESTS.lock()
+                        && let Entry::Occupied(known) = guests.entry(guest.tuple)
+                        // Not the companion of a later connection between the same ports.
+                        && known.get().ptr_eq(&guest.companion)
+                    {
+                        known.remove();
                     }
                     if stage == Some(Stage::Seeking)
                         && let Some(companion) = companion
