@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use wsd_switch::{SanListener, SanStream, SendPolicy, StreamOptions, Transport};
+use wsd_switch::{Reason, SanListener, SanStream, SendPolicy, StreamOptions, Transport};
 
 use crate::args::Mode;
 use crate::failure::Failure;
@@ -46,10 +46,26 @@ fn options(mode: Mode, purpose: Use) -> StreamOptions {
 
 /// Connects. With a mode that only the SAN has, a connection over TCP is a failure.
 pub(crate) fn connect(to: &str, mode: Mode, purpose: Use) -> Result<Link, Failure> {
-    let link = SanStream::connect_with(to, &options(mode, purpose));
-    let link = link.map_err(|error| cannot_connect(to, error))?;
+    let again = || {
+        SanStream::connect_with(to, &options(mode, purpose))
+            .map_err(|error| cannot_connect(to, error))
+    };
+    let mut link = again()?;
+    // The other end may have begun to listen when the SAN had asked and TCP had not. Whoever listens
+    // on TCP listens on the SAN already.
+    if matches!(mode, Mode::Read | Mode::Write) && san_was_refused(&link) {
+        drop(link);
+        link = again()?;
+    }
     require(&link, mode)?;
     Ok(link)
+}
+
+fn san_was_refused(link: &Link) -> bool {
+    let Transport::Tcp { reason } = link.transport() else {
+        return false;
+    };
+    matches!(reason, Reason::ConnectFailed(_))
 }
 
 fn cannot_connect(to: &str, error: io::Error) -> Failure {

@@ -96,6 +96,22 @@ fn sending_to_where_nobody_listens_says_so() {
 }
 
 #[test]
+fn a_listener_without_the_san_is_asked_twice_by_who_wants_the_san() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    for mode in ["read", "write"] {
+        let mut send = wsdirect(["send", "-", &address, "--mode", mode]);
+        send.stdin(Stdio::null());
+        let stderr = expect_code(&Running::start(send).finish(), 1);
+        assert!(stderr.contains("the SAN does not carry"), "{stderr}");
+        // It could have begun to listen on both between the two questions of the first time.
+        listener.set_nonblocking(true).unwrap();
+        let asked = std::iter::from_fn(|| listener.accept().ok()).count();
+        assert_eq!(asked, 2, "{mode}");
+    }
+}
+
+#[test]
 fn a_receiver_that_leaves_before_the_transfer_has_taken_another_or_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

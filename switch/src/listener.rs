@@ -1,8 +1,8 @@
 //! A listener on both paths at once: like std's `TcpListener`, with the SAN beside it.
 //!
-//! Owns the TCP listener and the reception of the SAN. TCP listens first and always; a SAN that
-//! cannot listen is left out and the reason kept. Invariant: whatever the SAN does, connections
-//! over TCP are accepted.
+//! Owns the TCP listener and the reception of the SAN. TCP has the port first and listens last and
+//! always: whoever finds it listening finds the SAN listening, too. A SAN that cannot listen is
+//! left out and the reason kept. Invariant: whatever the SAN does, connections over TCP are accepted.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -22,6 +22,7 @@ use crate::socket::{BoundError, SanSocket};
 use crate::stream::SanStream;
 use crate::switch::Switch;
 use crate::sys::{self, PollFd, PollSet};
+use crate::tcp::Bound;
 
 /// Accepts connections over the SAN and over TCP at one address.
 ///
@@ -80,13 +81,13 @@ impl SanListener {
 
     pub(crate) fn open(
         switch: &Switch,
-        (tcp, addresses): (TcpListener, Vec<SocketAddr>),
+        tcp: Bound,
         options: &StreamOptions,
     ) -> io::Result<SanListener> {
         let mut providers = Vec::new();
         let mut listening = Vec::new();
         let mut reason = None;
-        for address in &addresses {
+        for address in &tcp.addresses {
             let candidates = if options.transfer_mode() == Mode::Tcp {
                 Err(Reason::Asked)
             } else {
@@ -112,6 +113,7 @@ impl SanListener {
                 }
             }
         }
+        let tcp = tcp.listen()?;
         let set = PollSet::new()?;
         set.add(tcp.as_fd())?;
         let reception = if listening.is_empty() {

@@ -13,7 +13,7 @@ use crate::options::{Mode, StreamOptions};
 use crate::stream::SanStream;
 use crate::switch::Switch;
 use crate::sys;
-use crate::tcp::{self, TcpSocket};
+use crate::tcp::{Bound, TcpSocket};
 
 impl Switch {
     /// Connects to the first of the addresses that answers: over the SAN where it serves, over TCP
@@ -116,8 +116,7 @@ impl Switch {
         options: &StreamOptions,
     ) -> io::Result<SanListener> {
         first_that_works(addresses, |address| {
-            let made = tcp::listener(address)?;
-            SanListener::open(self, made, options)
+            SanListener::open(self, Bound::new(address)?, options)
         })
     }
 
@@ -132,8 +131,7 @@ impl Switch {
         backlog: i32,
         options: &StreamOptions,
     ) -> io::Result<SanListener> {
-        let made = tcp::listen(socket.into(), backlog)?;
-        SanListener::open(self, made, options)
+        SanListener::open(self, Bound::on(socket.into(), backlog)?, options)
     }
 }
 

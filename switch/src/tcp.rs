@@ -42,31 +42,50 @@ pub(crate) fn reserve(socket: &TcpSocket, source: SocketAddr) -> io::Result<Sock
     Ok(local)
 }
 
-/// A TCP listener, its address, and the addresses at which a SAN has to listen for the same port:
-/// its own, and for an IPv6 wildcard that also takes IPv4 connections the IPv4 wildcard, too.
-pub(crate) fn listener(at: SocketAddr) -> io::Result<(TcpListener, Vec<SocketAddr>)> {
-    let socket = TcpSocket::new(&at)?;
-    socket.reuse_address()?;
-    socket.bind(at)?;
-    listen(socket, BACKLOG)
-}
-
-/// As [`listener`], on a socket that somebody has bound.
-pub(crate) fn listen(
+/// A socket that is going to listen, which has its port but does not listen yet.
+#[derive(Debug)]
+pub(crate) struct Bound {
     socket: TcpSocket,
     backlog: i32,
-) -> io::Result<(TcpListener, Vec<SocketAddr>)> {
-    let at = socket.local_addr()?;
-    let takes_both = at.is_ipv6() && at.ip().is_unspecified() && !socket.is_v6_only()?;
-    let listener = socket.listen(backlog)?;
-    // Accepting waits on several descriptors, so none of them may block by itself.
-    listener.set_nonblocking(true)?;
-    let local = listener.local_addr()?;
-    let mut addresses = vec![local];
-    if takes_both {
-        addresses.push(SocketAddr::from(([0, 0, 0, 0], local.port())));
+    /// Where a SAN has to listen for the same port: at the address itself, and for an IPv6 wildcard
+    /// that also takes IPv4 connections at the IPv4 wildcard, too.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl Bound {
+    /// A new one at an address.
+    pub(crate) fn new(at: SocketAddr) -> io::Result<Bound> {
+        let socket = TcpSocket::new(&at)?;
+        socket.reuse_address()?;
+        socket.bind(at)?;
+        Bound::on(socket, BACKLOG)
     }
-    Ok((listener, addresses))
+
+    /// Somebody's socket. One without a port gets one, as listen(2) does it.
+    pub(crate) fn on(socket: TcpSocket, backlog: i32) -> io::Result<Bound> {
+        let mut local = socket.local_addr()?;
+        if local.port() == 0 {
+            socket.bind(local)?;
+            local = socket.local_addr()?;
+        }
+        let mut addresses = vec![local];
+        if local.is_ipv6() && local.ip().is_unspecified() && !socket.is_v6_only()? {
+            addresses.push(SocketAddr::from(([0, 0, 0, 0], local.port())));
+        }
+        Ok(Bound {
+            socket,
+            backlog,
+            addresses,
+        })
+    }
+
+    /// Begins to listen.
+    pub(crate) fn listen(self) -> io::Result<TcpListener> {
+        let listener = self.socket.listen(self.backlog)?;
+        // Accepting waits on several descriptors, so none of them may block by itself.
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
 }
 
 #[cfg(test)]
@@ -82,8 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_names_the_addresses_for_the_san() {
-        let (listener, addresses) = listener(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    fn a_listener_names_the_addresses_for_the_san_before_it_listens() {
+        let bound = Bound::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let addresses = bound.addresses.clone();
+        assert!(std::net::TcpStream::connect(addresses[0]).is_err());
+        let listener = bound.listen().unwrap();
         assert_eq!(addresses, [listener.local_addr().unwrap()]);
         assert_eq!(
             listener.accept().unwrap_err().kind(),
@@ -92,12 +114,25 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_without_a_port_gets_one() {
+        let socket = TcpSocket::new(&SocketAddr::from(([0, 0, 0, 0], 0))).unwrap();
+        let bound = Bound::on(socket, 1).unwrap();
+        let [local] = bound.addresses[..] else {
+            panic!("{bound:?}");
+        };
+        assert_ne!(local.port(), 0);
+        assert_eq!(bound.listen().unwrap().local_addr().unwrap(), local);
+    }
+
+    #[test]
     fn an_ipv6_wildcard_takes_ipv4_where_the_host_says_so() {
         let any = SocketAddr::from(([0u16; 8], 0));
         // A host without IPv6 has nothing to show here.
-        let Ok((listener, addresses)) = listener(any) else {
+        let Ok(bound) = Bound::new(any) else {
             return;
         };
+        let addresses = bound.addresses.clone();
+        let listener = bound.listen().unwrap();
         let local = listener.local_addr().unwrap();
         assert_eq!(addresses[0], local);
         let over_v4 = std::net::TcpStream::connect(("127.0.0.1", local.port()));

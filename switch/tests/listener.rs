@@ -56,6 +56,8 @@ fn the_calls_of_a_listener_come_in_the_documented_order() {
         );
         let address = listener.local_addr().unwrap();
         assert_eq!(mock.calls("Bind")[0].detail, address.to_string());
+        // Whoever finds TCP listening must find the SAN listening.
+        assert_eq!(mock.calls("Listen")[0].detail, "TCP refuses");
         assert_eq!(mock.calls("EventSelect")[0].detail, "FD_ACCEPT");
         assert_eq!(listener.tcp_only(), None);
         drop(listener);

@@ -85,7 +85,16 @@ pub(super) unsafe extern "C" fn bind(
 }
 
 pub(super) unsafe extern "C" fn listen(s: SOCKET, backlog: c_int, errno: LPINT) -> c_int {
-    let result = call(s, "Listen", backlog.to_string(), |state| {
+    // TCP is asked without the lock: who accepts takes it.
+    let local = STATE.lock().sockets.get(&s).and_then(|socket| socket.local);
+    let before_tcp = local.is_some_and(|local| std::net::TcpStream::connect(local).is_err());
+    let detail = if before_tcp {
+        "TCP refuses"
+    } else {
+        "TCP accepts"
+    };
+    assert!(backlog > 0);
+    let result = call(s, "Listen", detail, |state| {
         let socket = existing(state, s)?;
         if socket.local.is_none() {
             return Err(abi::WSAEINVAL);
