@@ -286,7 +286,9 @@ impl Work {
         let connection = Arc::clone(&self.connection);
         self.armed = false;
         let Some(mut state) = connection.state.try_lock() else {
-            self.due = Some(now + BUSY);
+            // Somebody drives it; who polls without a pause holds the lock most of the time.
+            self.due = Some(now + self.pause);
+            self.pause = (2 * self.pause).min(BUSIEST);
             return true;
         };
         state.watch = Watch::Off;
