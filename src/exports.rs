@@ -15,7 +15,8 @@ use crate::spi;
 /// May be called several times; each successful call wants one WSPCleanup. lpWSPData and
 /// lpProcTable are filled. lpProtocolInfo describes the TCP/IP provider and may be null. The 16
 /// pointers of lpUpcallTable are copied. The environment is read at the first start (WSD_FABRIC,
-/// WSD_RDMA, WSD_RDMA_READ, WSD_RDMA_THRESHOLD, WSD_RING_SIZE, WSD_QUEUE_DEPTH, WSD_SPIN_US).
+/// WSD_RDMA, WSD_RDMA_READ, WSD_RDMA_THRESHOLD, WSD_RING_SIZE, WSD_QUEUE_DEPTH, WSD_REG_CACHE,
+/// WSD_REG_WATCH, WSD_SPIN_US).
 ///
 /// After a fork the child has no sockets: it may start the provider anew, and must not use
 /// sockets of its parent.

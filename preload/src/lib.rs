@@ -3,7 +3,7 @@
 //! It stands in front of libc's calls on sockets. A call on anything but a TCP connection goes on to
 //! libc after a look at the table; a call on a connection asks its companion (`wsd_switch::companion`)
 //! who carries it now. The program's descriptor is the kernel's socket for life; what the SAN cannot
-//! do exactly is done by going back to the kernel.
+//! do exactly is done by going back to the kernel. req: LATER-06
 //!
 //! * `real`, `raw`: what is behind us: libc's functions, the kernel without libc.
 //! * `table`: descriptor numbers and the connections they stand for; `file`: questions about numbers.

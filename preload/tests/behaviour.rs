@@ -1,5 +1,7 @@
 //! Small C programs behave with the library as they do without it.
 //!
+//! req: LATER-06
+//!
 //! Each program of `programs/` says what it observes. It is run as it is, then with the library and
 //! the SAN off, then with the SAN and connections upgraded at once; what it says and how it ends must
 //! be the same. Where the SAN is on, the library's own count must show that it was used.
