@@ -210,16 +210,7 @@ impl Counts {
 /// over the SAN and not read does not go along yet, so such a connection ends with a reset; and a
 /// process that was forked from one with upgraded connections does not upgrade its own. They are
 /// compared with the SAN off.
-const CHANGES_HANDS: &[&str] = &[
-    "commands",
-    "forking",
-    "forkinglate",
-    "inherited",
-    "passed",
-    "replaced",
-    "spawned",
-    "standard",
-];
+const CHANGES_HANDS: &[&str] = &[];
 
 /// Programs that once in many runs wait for a wake-up that does not come. Compared with the SAN off,
 /// until that is found.

@@ -395,3 +395,129 @@ fn an_answered_suspend_confirms_everything_before_it() {
         finished(&pair);
     }
 }
+
+// ---- leaving
+
+fn leaving(rdma_read: bool) -> Pair {
+    let config = Config {
+        suspend: true,
+        returns: true,
+        rdma_read,
+        ..small()
+    };
+    Pair::established(config.clone(), config)
+}
+
+/// The one who leaves, or both, give back what they have not read, and get what the other does;
+/// then the session finishes.
+#[test]
+fn what_a_side_that_leaves_has_not_read_goes_back() {
+    for (rdma_read, both) in [(true, false), (false, false), (true, true), (false, true)] {
+        for first in [Side::A, Side::B] {
+            let mut pair = leaving(rdma_read);
+            pair.lossy = true;
+            pair.a.send(3000).unwrap();
+            pair.b.send(5000).unwrap();
+            let sides = if both {
+                vec![first, first.other()]
+            } else {
+                vec![first]
+            };
+            for side in sides {
+                assert!(pair.host(side).session.leave());
+                pair.host(side).session.suspend_send().unwrap();
+            }
+            pair.drive();
+            for side in [Side::A, Side::B] {
+                let session = &mut pair.host(side).session;
+                assert_eq!(session.peer_leaves(), both || side != first);
+                let _already = session.suspend_send();
+            }
+            pair.read_everything();
+            for side in [Side::A, Side::B] {
+                assert_eq!(pair.host(side).session.given_back(), None);
+                assert!(!pair.host(side).is_disconnected());
+                // All but the first hundred bytes were not read by the application.
+                let unread = pair.host(side).received[100..].to_vec();
+                pair.host(side).give_back(&unread);
+            }
+            pair.drive();
+            for side in [Side::A, Side::B] {
+                let stream = pair.host(side).stream();
+                assert_eq!(pair.host(side).given_back, stream[100..]);
+                assert_eq!(pair.host(side).session.given_back(), Some(GivenBack::All));
+            }
+            finished(&pair);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_was_shut_down_is_given_back_as_well() {
+    let mut pair = leaving(true);
+    pair.a.send(3000).unwrap();
+    pair.a.session.shutdown_send();
+    pair.b.session.shutdown_send();
+    assert!(pair.b.session.leave());
+    pair.read_everything();
+    assert!(pair.a.session.peer_leaves());
+    let unread = pair.b.received.clone();
+    pair.b.give_back(&unread);
+    pair.a.give_back(&[]);
+    pair.drive();
+    assert_eq!(pair.a.given_back, pair.a.stream());
+    finished(&pair);
+}
+
+/// A peer whose application has closed sends nothing again, and says so.
+#[test]
+fn nothing_goes_back_to_a_side_that_has_closed() {
+    for side in [Side::A, Side::B] {
+        let mut pair = leaving(true);
+        pair.host(side.other()).send(300).unwrap();
+        let now = pair.now;
+        pair.host(side.other()).session.close(now);
+        assert!(pair.host(side).session.leave());
+        pair.host(side).session.suspend_send().unwrap();
+        pair.read_everything();
+        let unread = pair.host(side).received.clone();
+        assert_eq!(unread.len(), 300);
+        pair.host(side).give_back(&unread);
+        pair.drive();
+        let host = pair.host(side);
+        assert_eq!(host.session.given_back(), Some(GivenBack::Gone));
+        assert_eq!(host.session.failure(), None);
+        assert!(pair.a.is_disconnected() && pair.b.is_disconnected());
+    }
+}
+
+/// Who leaves when the other side has just said that all is over gets nothing more.
+#[test]
+fn leaving_at_the_end_changes_nothing() {
+    let mut pair = leaving(true);
+    pair.a.session.shutdown_send();
+    pair.b.session.shutdown_send();
+    // The acceptor's last word is under way.
+    pair.drain();
+    while !pair.b.session.is_disconnected() && pair.under_way(Side::A).len() < 2 {
+        if !pair.drive_bounded(1) {
+            continue;
+        }
+        break;
+    }
+    let left = pair.a.session.leave();
+    pair.a.session.give_back(0);
+    pair.drive();
+    if left {
+        assert!(pair.a.session.given_back().is_some());
+    }
+    finished(&pair);
+    assert!(!pair.a.session.leave() && !pair.b.session.leave());
+}
+
+#[test]
+fn a_peer_that_was_not_offered_to_leave_does_not() {
+    let mut pair = suspendable(true);
+    assert!(!pair.a.session.leave());
+    assert!(pair.a.session.failure().is_none());
+}

@@ -258,6 +258,9 @@ impl Victim {
                     assert!(bytes.get(range.clone()).is_some());
                     self.session.urgent_consumed(range.len() as u64);
                 }
+                Incoming::Returned { range } => {
+                    assert!(bytes.get(range).is_some());
+                }
                 Incoming::Control | Incoming::Discarded => {}
             }
         }
@@ -302,6 +305,10 @@ enum Blow {
     End,
     /// The end here, or as the answer to one.
     Suspend(bool),
+    /// It leaves, gives back so many bytes, or takes none.
+    Leaves,
+    Returns(u8, bool),
+    TakesNone,
     /// A message whose numbers are near what the victim expects.
     Message {
         kind: u8,
@@ -319,6 +326,8 @@ enum Blow {
     ShutdownReceive,
     ShutdownSend,
     SuspendSend,
+    Leave,
+    GiveBack(u64),
     Close,
     Disconnected,
     Timeout(u64),
@@ -352,6 +361,9 @@ fn blow() -> impl Strategy<Value = Blow> {
         20 => (0..6_usize, 0..2000_u64).prop_map(|(nth, part)| Blow::Answer(nth, part)),
         1 => Just(Blow::End),
         1 => any::<bool>().prop_map(Blow::Suspend),
+        1 => Just(Blow::Leaves),
+        2 => (0..100_u8, any::<bool>()).prop_map(|(n, last)| Blow::Returns(n, last)),
+        1 => Just(Blow::TakesNone),
         2 => message,
         1 => vec(any::<u8>(), 0..100).prop_map(Blow::Garbage),
         6 => Just(Blow::Read),
@@ -360,6 +372,8 @@ fn blow() -> impl Strategy<Value = Blow> {
         1 => Just(Blow::ShutdownReceive),
         1 => Just(Blow::ShutdownSend),
         1 => Just(Blow::SuspendSend),
+        1 => Just(Blow::Leave),
+        1 => (0..1000_u64).prop_map(Blow::GiveBack),
         1 => Just(Blow::Close),
         1 => Just(Blow::Disconnected),
         1 => (0..20_000_u64).prop_map(Blow::Timeout),
@@ -367,7 +381,17 @@ fn blow() -> impl Strategy<Value = Blow> {
 }
 
 /// What a peer that keeps the rules sends next.
-fn proper(blow: &Blow, next: &mut u64, large: &mut u32) -> Option<Message> {
+fn returned(offset: u64, len: u32, (leave, last, gone): (bool, bool, bool)) -> Message {
+    Message::Return {
+        offset,
+        len,
+        leave,
+        last,
+        gone,
+    }
+}
+
+fn proper(blow: &Blow, next: &mut u64, large: &mut u32, back: &mut u64) -> Option<Message> {
     let offset = *next;
     match *blow {
         Blow::Data(len) => {
@@ -405,6 +429,14 @@ fn proper(blow: &Blow, next: &mut u64, large: &mut u32) -> Option<Message> {
         }),
         Blow::Suspend(true) => Some(Message::Suspended { end: offset }),
         Blow::Suspend(false) => Some(Message::Suspend { end: offset }),
+        Blow::Leaves => Some(returned(0, 0, (true, false, false))),
+        Blow::TakesNone => Some(returned(0, 0, (false, true, true))),
+        Blow::Returns(0, _) => Some(returned(*back, 0, (false, true, false))),
+        Blow::Returns(len, last) => {
+            let at = *back;
+            *back += u64::from(len);
+            Some(returned(at, len.into(), (false, last, false)))
+        }
         _ => None,
     }
 }
@@ -475,11 +507,12 @@ proptest! {
         blows in vec(blow(), 1..60),
     ) {
         let role = if connector { Role::Connector } else { Role::Acceptor };
-        let mut victim = Victim::established(role, Config { rdma_read, suspend, ..small() });
-        let (mut next, mut credit, mut large) = (0, 12, 0);
+        let config = Config { rdma_read, suspend, returns: suspend, ..small() };
+        let mut victim = Victim::established(role, config);
+        let (mut next, mut credit, mut large, mut back) = (0, 12, 0, 0);
         for blow in &blows {
             if victim.got < victim.permitted {
-                if let Some(message) = proper(blow, &mut next, &mut large) {
+                if let Some(message) = proper(blow, &mut next, &mut large, &mut back) {
                     victim.hit(&message);
                 }
                 if let Blow::Answer(nth, part) = *blow
@@ -495,6 +528,7 @@ proptest! {
             match blow {
                 Blow::Data(_) | Blow::Large(..) | Blow::Urgent(_) | Blow::Answer(..) => {}
                 Blow::End | Blow::Suspend(_) => {}
+                Blow::Leaves | Blow::Returns(..) | Blow::TakesNone => {}
                 Blow::Message { .. } => {}
                 Blow::Garbage(bytes) => victim.receive(bytes),
                 Blow::Read => victim.read(),
@@ -517,6 +551,10 @@ proptest! {
                 Blow::SuspendSend => {
                     let _refused = victim.session.suspend_send();
                 }
+                Blow::Leave => {
+                    victim.session.leave();
+                }
+                Blow::GiveBack(len) => victim.session.give_back(*len),
                 Blow::Close => {
                     victim.session.close(now);
                     (victim.inbox, victim.fill) = (0, 0);

@@ -320,6 +320,7 @@ fn message(name: &'static str, make: impl Fn(&Session) -> Message + 'static) -> 
             )
         }
         Ok(Incoming::Urgent { range, mark }) => format!("{} urgent bytes at {mark}", range.len()),
+        Ok(Incoming::Returned { range }) => format!("{} bytes back", range.len()),
         Ok(Incoming::Discarded) => "discarded".into(),
         Err(error) => format!("error: {error:?}"),
     };
@@ -416,6 +417,13 @@ fn events() -> Vec<Event> {
             end: next(s) + 1,
         }),
         message("Suspended", |s| Message::Suspended { end: next(s) }),
+        message("Return", |_| Message::Return {
+            offset: 0,
+            len: 0,
+            leave: false,
+            last: true,
+            gone: false,
+        }),
         message("KeepAlive query", |_| Message::KeepAlive { query: true }),
         message("Reset", |_| Message::Reset {
             reason: ResetReason::Aborted,
@@ -487,6 +495,7 @@ fn offer() -> Offer {
         rdma_read: true,
         urgent: true,
         suspend: true,
+        returns: false,
         receive_buffers: 12,
         receive_buffer_size: 256,
         max_descriptor: 64,

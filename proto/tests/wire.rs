@@ -24,6 +24,7 @@ fn offer() -> Offer {
         rdma_read: true,
         urgent: true,
         suspend: false,
+        returns: false,
         receive_buffers: 64,
         receive_buffer_size: 8224,
         max_descriptor: 64,
@@ -46,6 +47,16 @@ fn companion() -> CompanionInfo {
     }
 }
 
+fn returned(offset: u64, len: u32, (leave, last, gone): (bool, bool, bool)) -> Message {
+    Message::Return {
+        offset,
+        len,
+        leave,
+        last,
+        gone,
+    }
+}
+
 /// Name, message, credit, and the bytes in front of the application's.
 fn vectors() -> Vec<(&'static str, Message, u32, &'static str)> {
     let descriptor = Descriptor::new(&[0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7]).unwrap();
@@ -56,6 +67,7 @@ fn vectors() -> Vec<(&'static str, Message, u32, &'static str)> {
                 "Negotiate" => Message::Negotiate(offer()),
                 "Negotiate, companion" => Message::Negotiate(Offer {
                     suspend: true,
+                    returns: true,
                     companion: Some(companion()),
                     ..offer()
                 }),
@@ -116,6 +128,10 @@ fn vectors() -> Vec<(&'static str, Message, u32, &'static str)> {
                 },
                 "Suspend" => Message::Suspend { end: 1_001_000 },
                 "Suspended" => Message::Suspended { end: 77 },
+                "Return, leaving" => returned(0, 0, (true, false, false)),
+                "Return" => returned(64_000, 8192, (false, false, false)),
+                "Return, last" => returned(72_192, 5, (false, true, false)),
+                "Return, gone" => returned(0, 0, (false, true, true)),
                 "KeepAlive" => Message::KeepAlive { query: true },
                 "Reset" => Message::Reset {
                     reason: ResetReason::Aborted,
@@ -144,7 +160,7 @@ const VECTORS: &[(&str, u32, &str)] = &[
     ("Negotiate, companion", 64, "\
          01 00 00 00  80 00 00 00  00 00 00 00  00 00 00 00 \
          40 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
-         57 53 44 53  45 53 53 01  01 01 0f 00  40 00 00 00 \
+         57 53 44 53  45 53 53 01  01 01 1f 00  40 00 00 00 \
          20 20 00 00  40 00 20 00  00 00 00 40  00 00 00 00 \
          00 00 01 00  00 00 00 00  30 75 00 00  04 00 00 00 \
          30 31 32 33  34 35 36 37  38 39 61 62  63 64 65 66 \
@@ -207,6 +223,18 @@ const VECTORS: &[(&str, u32, &str)] = &[
     ("Suspended", 81, "\
          0e 01 00 00  00 00 00 00  4d 00 00 00  00 00 00 00 \
          51 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Return, leaving", 82, "\
+         12 01 01 00  00 00 00 00  00 00 00 00  00 00 00 00 \
+         52 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Return", 83, "\
+         12 01 00 00  00 20 00 00  00 fa 00 00  00 00 00 00 \
+         53 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Return, last", 84, "\
+         12 01 02 00  05 00 00 00  00 1a 01 00  00 00 00 00 \
+         54 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
+    ("Return, gone", 85, "\
+         12 01 06 00  00 00 00 00  00 00 00 00  00 00 00 00 \
+         55 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
     ("KeepAlive", 78, "\
          10 01 01 00  00 00 00 00  00 00 00 00  00 00 00 00 \
          4e 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00"),
@@ -411,13 +439,19 @@ fn what_breaks_the_format_is_named() {
     use ProtocolError::*;
     let refused: &[Broken] = &[
         ("Data", &[(0, 0)], Type(0)),
-        ("Data", &[(0, 18)], Type(18)),
+        ("Data", &[(0, 19)], Type(19)),
         ("Data", &[(0, 255)], Type(255)),
         ("Credit", &[(0, 15)], Unexpected),
         ("Suspend", &[(2, 1)], Flags),
         ("Suspend", &[(20, 1)], NonZero),
         ("Suspended", &[(24, 1)], NonZero),
         ("Suspended", &[(4, 1)], Length),
+        ("Return", &[(2, 8)], Flags),
+        ("Return", &[(2, 1)], Flags),
+        ("Return, last", &[(2, 6)], Flags),
+        ("Return, leaving", &[(8, 1)], Flags),
+        ("Return, gone", &[(2, 4)], Flags),
+        ("Return, gone", &[(24, 1)], NonZero),
         ("Data", &[(1, 0)], Version(0)),
         ("Data", &[(1, 2)], Version(2)),
         ("Reset", &[(1, 1)], Version(1)),
@@ -598,6 +632,13 @@ fn any_message() -> impl Strategy<Value = Message> {
             }),
         any::<u64>().prop_map(|end| Message::Suspend { end }),
         any::<u64>().prop_map(|end| Message::Suspended { end }),
+        Just(returned(0, 0, (true, false, false))),
+        Just(returned(0, 0, (false, true, true))),
+        (any::<u32>(), 1..10_000u32, any::<bool>()).prop_map(|(at, len, last)| returned(
+            at.into(),
+            len,
+            (false, last, false)
+        )),
         any::<bool>().prop_map(|query| Message::KeepAlive { query }),
         any::<u16>().prop_map(|code| Message::Reset {
             reason: ResetReason::from_code(code)

@@ -35,11 +35,26 @@ unsafe fn prepared(environment: Strings) -> Environment {
         let all = rules::active().hands_on();
         // A connection that this process has from its parent is never on the SAN here.
         hand_over_those(Reason::Exec, |fd, held| {
-            held.path() != Path::Tcp || (all || named.contains(&fd)) && !closes(fd)
+            let goes = held.path() != Path::Tcp || (all || named.contains(&fd)) && !closes(fd);
+            if !goes {
+                held.forsake();
+            }
+            goes
         });
     }
     // SAFETY: the caller's promise.
     unsafe { environment::completed(environment) }
+}
+
+/// No other program has come.
+fn stayed(answer: c_int) -> c_int {
+    keeping_errno(|| {
+        hand_over_those(Reason::Exec, |_, held| {
+            held.reclaim();
+            false
+        })
+    });
+    answer
 }
 
 /// execve with all that ours does.
@@ -47,7 +62,7 @@ unsafe fn replace(path: *const c_char, arguments: Strings, environment: Strings)
     // SAFETY: the program's own arguments.
     let environment = unsafe { prepared(environment) };
     // SAFETY: as above.
-    unsafe { real::execve(path, arguments, environment.strings()) }
+    stayed(unsafe { real::execve(path, arguments, environment.strings()) })
 }
 
 /// execvpe with all that ours does.
@@ -55,7 +70,7 @@ unsafe fn replace_by_name(file: *const c_char, arguments: Strings, environment: 
     // SAFETY: the program's own arguments.
     let environment = unsafe { prepared(environment) };
     // SAFETY: as above.
-    unsafe { real::execvpe(file, arguments, environment.strings()) }
+    stayed(unsafe { real::execvpe(file, arguments, environment.strings()) })
 }
 
 export! {
@@ -88,7 +103,7 @@ export! {
         // SAFETY: the program's own arguments.
         let environment = unsafe { prepared(environment) };
         // SAFETY: as above.
-        unsafe { real::fexecve(fd, arguments, environment.strings()) }
+        stayed(unsafe { real::fexecve(fd, arguments, environment.strings()) })
     }
 
     /// As execve.
@@ -98,7 +113,9 @@ export! {
         // SAFETY: the program's own arguments.
         let environment = unsafe { prepared(environment) };
         // SAFETY: as above.
-        unsafe { real::execveat(folder, path, arguments, environment.strings(), flags) }
+        stayed(unsafe {
+            real::execveat(folder, path, arguments, environment.strings(), flags)
+        })
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn hand_over(held: &Held, fd: RawFd, why: Reason) {
                 why.code()
             ));
         }
-        // Another program would go on behind bytes that only this process has.
+        // The peer has closed and sends nothing again: another program would go on behind bytes that
+        // only this process has.
         let elsewhere = why == Reason::Passed || why == Reason::Exec && !super::exec::closes(fd);
         if elsewhere && !held.on_kernel() {
             log::line(&format!(

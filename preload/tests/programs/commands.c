@@ -1,5 +1,5 @@
-/* proof: bulk. Other programs are started while connections are in use, and have nothing to do with
- * them: vfork and exec, system, popen, posix_spawn. */
+/* Other programs are started while connections are in use, and have nothing to do with them: vfork
+ * and exec, system, popen, posix_spawn. For vfork, which is a fork, connections go back to the kernel. */
 #include "ends.h"
 #include <spawn.h>
 

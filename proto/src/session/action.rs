@@ -233,6 +233,11 @@ pub enum Incoming {
         /// Their position in the stream.
         mark: u64,
     },
+    /// The peer gives them back; they come behind those that it gave back before.
+    Returned {
+        /// Where they are in the message.
+        range: Range<usize>,
+    },
     /// They are not wanted, this side has shut down receiving.
     Discarded,
 }

@@ -39,6 +39,18 @@ enum Timer {
     Expired,
 }
 
+impl Closing {
+    /// The application has closed.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// The acceptor has said that nothing is left to do.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished_told || self.finished_heard
+    }
+}
+
 impl Session {
     /// No more sends; the peer reads everything that was accepted, and then the end.
     ///
@@ -160,6 +172,7 @@ impl Session {
         }
         if finished {
             self.closing.finished_heard = true;
+            self.back.give_up();
             self.send.confirm_all();
         }
         if receive {
@@ -185,7 +198,7 @@ impl Session {
 
     /// Both streams have ended, and both sides' transfers are over.
     fn both_over(&self) -> bool {
-        self.send.is_over() && self.receive.is_over()
+        self.send.is_over() && self.receive.is_over() && self.back.is_settled()
     }
 
     /// The Shutdown that is due now.
@@ -231,7 +244,10 @@ impl Session {
         }
         let alone = match self.connection {
             Connection::Up => {
-                self.send.is_over() && (self.closing.wanted || self.receive.is_over())
+                // What the peer gives back may take as long as what it still has to take.
+                self.send.is_over()
+                    && (self.closing.wanted || self.receive.is_over())
+                    && (self.closing.wanted || self.back.is_settled())
             }
             Connection::Failing => true,
             Connection::Gone | Connection::Down => false,

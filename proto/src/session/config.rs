@@ -84,6 +84,10 @@ pub struct Config {
     /// The driver handles [`Suspend`](super::Message::Suspend): a direction that ends like that goes
     /// on elsewhere.
     pub suspend: bool,
+    /// The driver handles that the peer leaves ([`Session::leave`](super::Session::leave)).
+    pub returns: bool,
+    /// Most bytes that the peer may give back.
+    pub return_limit: u64,
     /// Connector: the connection whose stream this session is to carry.
     pub companion: Option<CompanionInfo>,
     /// Acceptor: only an offer with a companion will do, and the driver decides about it
@@ -117,6 +121,8 @@ impl Default for Config {
             close_timeout: Duration::from_secs(5),
             session_id: [0; 16],
             suspend: false,
+            returns: false,
+            return_limit: 64 * 1024 * 1024,
             companion: None,
             companion_wanted: false,
         }
@@ -168,6 +174,8 @@ pub struct Peer {
     pub urgent: bool,
     /// Both sides can be suspended.
     pub suspend: bool,
+    /// Both sides can leave.
+    pub returns: bool,
     /// Receive buffers the peer posted.
     pub receive_buffers: u32,
     /// Size of each.

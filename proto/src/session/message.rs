@@ -38,6 +38,9 @@ const SHUT_SEND: u8 = 1;
 const SHUT_RECEIVE: u8 = 2;
 const SHUT_FINISHED: u8 = 4;
 const KEEP_ALIVE_QUERY: u8 = 1;
+const RETURN_LEAVE: u8 = 1;
+const RETURN_LAST: u8 = 2;
+const RETURN_GONE: u8 = 4;
 
 /// An RDMA descriptor: opaque bytes made by one provider for the other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,6 +189,19 @@ pub enum Message {
         /// As in Suspend.
         end: u64,
     },
+    /// A side leaves, or gives back what it has received and nobody there has read.
+    Return {
+        /// Position of the first byte among all that are given back.
+        offset: u64,
+        /// Bytes behind the header.
+        len: u32,
+        /// The sender leaves; nothing else is said.
+        leave: bool,
+        /// Nothing more is given back.
+        last: bool,
+        /// Nothing is, and nothing is taken back either.
+        gone: bool,
+    },
     /// A sign of life.
     KeepAlive {
         /// An answer is wanted.
@@ -217,6 +233,7 @@ mod kind {
     pub(super) const RESUME: u8 = 15;
     pub(super) const KEEP_ALIVE: u8 = 16;
     pub(super) const RESET: u8 = 17;
+    pub(super) const RETURN: u8 = 18;
 }
 
 /// A message as it was received.
@@ -275,7 +292,10 @@ impl Message {
     #[must_use]
     pub const fn payload_len(&self) -> u32 {
         match *self {
-            Self::Data { len, .. } | Self::Fill { len, .. } | Self::Urgent { len, .. } => len,
+            Self::Data { len, .. }
+            | Self::Fill { len, .. }
+            | Self::Urgent { len, .. }
+            | Self::Return { len, .. } => len,
             Self::LargeRead { initial, .. } | Self::LargeWrite { initial, .. } => initial,
             _ => 0,
         }
@@ -413,6 +433,19 @@ impl Message {
                 header.kind = kind::SUSPENDED;
                 header.offset = *end;
             }
+            Self::Return {
+                offset,
+                leave,
+                last,
+                gone,
+                ..
+            } => {
+                header.kind = kind::RETURN;
+                header.offset = *offset;
+                header.flags = if *leave { RETURN_LEAVE } else { 0 }
+                    | if *last { RETURN_LAST } else { 0 }
+                    | if *gone { RETURN_GONE } else { 0 };
+            }
             Self::KeepAlive { query } => {
                 header.kind = kind::KEEP_ALIVE;
                 header.flags = if *query { KEEP_ALIVE_QUERY } else { 0 };
@@ -441,7 +474,7 @@ pub fn parse(bytes: &[u8], version: Option<u8>) -> Result<Received, ProtocolErro
     let header = Header::read(head);
     let wanted = match header.kind {
         kind::NEGOTIATE | kind::ACCEPTED | kind::RESET => NO_VERSION,
-        kind::DATA..=kind::KEEP_ALIVE => version.ok_or(ProtocolError::Unexpected)?,
+        kind::DATA..=kind::KEEP_ALIVE | kind::RETURN => version.ok_or(ProtocolError::Unexpected)?,
         _ => return Err(ProtocolError::Type(header.kind)),
     };
     if header.version != wanted {
@@ -546,6 +579,12 @@ impl Header {
                 offset: true,
                 ..none
             },
+            kind::RETURN => Uses {
+                flags: RETURN_LEAVE | RETURN_LAST | RETURN_GONE,
+                payload: true,
+                offset: true,
+                ..none
+            },
             kind::KEEP_ALIVE => Uses {
                 flags: KEEP_ALIVE_QUERY,
                 ..none
@@ -597,6 +636,7 @@ impl Header {
             kind::SHUTDOWN => self.shutdown(),
             kind::SUSPEND => Ok(Message::Suspend { end: offset }),
             kind::SUSPENDED => Ok(Message::Suspended { end: offset }),
+            kind::RETURN => self.returned(),
             kind::KEEP_ALIVE => Ok(Message::KeepAlive {
                 query: self.flags & KEEP_ALIVE_QUERY != 0,
             }),
@@ -609,6 +649,31 @@ impl Header {
             kind::READ_DONE => Ok(Message::ReadDone { transfer }),
             _ => self.part(transfer, descriptor),
         }
+    }
+
+    /// Leaving stands alone; bytes, the last ones or others; or that there are and will be none.
+    fn returned(&self) -> Result<Message, ProtocolError> {
+        let (offset, len) = (self.offset, self.payload_len);
+        let nothing = offset == 0 && len == 0;
+        let fits = match self.flags {
+            RETURN_LEAVE => nothing,
+            RETURN_LAST => true,
+            0 => len > 0,
+            flags => flags == RETURN_LAST | RETURN_GONE && nothing,
+        };
+        if !fits {
+            return Err(ProtocolError::Flags);
+        }
+        if offset.checked_add(len.into()).is_none() {
+            return Err(ProtocolError::Range);
+        }
+        Ok(Message::Return {
+            offset,
+            len,
+            leave: self.flags & RETURN_LEAVE != 0,
+            last: self.flags & RETURN_LAST != 0,
+            gone: self.flags & RETURN_GONE != 0,
+        })
     }
 
     fn shutdown(&self) -> Result<Message, ProtocolError> {

@@ -2,13 +2,14 @@
 //!
 //! This file holds what drivers see and how the parts meet; each part holds its own rules:
 //! [`send`] and [`receive`] the two streams, [`credit`] flow control, [`negotiate`] the beginning,
-//! [`close`] the end, [`alive`] signs of life, [`message`] the wire format.
+//! [`close`] the end, [`back`] what a side that leaves gives back, [`alive`] signs of life, [`message`] the wire format.
 //!
 //! Invariant: whatever a peer sends, the session either goes on by the rules or fails with a
 //! reason; in every state there is a message, an answer of the driver or a time-out that leads on.
 
 mod action;
 mod alive;
+mod back;
 mod close;
 mod config;
 mod credit;
@@ -25,6 +26,7 @@ pub use action::{
     Access, Action, Body, Cancel, End, Incoming, Memory, Outgoing, PullId, Queue, Readable, SendId,
     TempId,
 };
+pub use back::{GIVEN_BACK, GivenBack};
 pub use config::{Config, MIN_BUFFER, Peer, Role, SendMode, Stats};
 pub use credit::{Credit, MIN_RECEIVES};
 pub use error::{
@@ -38,6 +40,7 @@ pub use message::{
 pub use rdma::RdmaId;
 
 use alive::Alive;
+use back::Back;
 use close::Closing;
 use credit::{Class, Credits};
 use message::HEADER;
@@ -68,6 +71,7 @@ pub struct Session {
     receive: ReceiveSide,
     alive: Alive,
     closing: Closing,
+    back: Back,
     /// Send buffers that are free.
     send_free: u32,
     /// Actions that follow from what happened, in order.
@@ -119,6 +123,7 @@ impl Session {
             receive,
             alive: Alive::new(),
             closing: Closing::default(),
+            back: Back::default(),
             send_free: config.send_buffers,
             effects: VecDeque::with_capacity(effects),
             stats: Stats::default(),
@@ -219,6 +224,7 @@ impl Session {
             }
             Message::Suspend { end } => self.peer_suspended(end, false)?,
             Message::Suspended { end } => self.peer_suspended(end, true)?,
+            Message::Return { .. } => return self.peer_returned(&message, payload),
             Message::Reset { reason } => self.fail(Failure::Reset(reason), None),
             Message::Negotiate(_) | Message::Accepted(_) => return Err(ProtocolError::Unexpected),
         }
@@ -467,6 +473,9 @@ impl Session {
         let peer = self.peer.as_ref()?;
         let (effects, stats) = (&mut self.effects, &mut self.stats);
         if let Some(content) = self.send.poll_completion(peer, effects, stats) {
+            return Some(content);
+        }
+        if let Some(content) = self.poll_return() {
             return Some(content);
         }
         if let Some(message) = self.poll_shutdown() {

@@ -58,6 +58,8 @@ pub struct Host {
     pub urgent: VecDeque<(u64, Vec<u8>)>,
     /// All urgent data that arrived, with its marks.
     pub urgent_received: Vec<(u64, Vec<u8>)>,
+    /// What the peer has given back.
+    pub given_back: Vec<u8>,
     /// How pulls have ended.
     pub pulled: Vec<(PullId, Result<u64, PullFailure>)>,
     /// The companions that were offered.
@@ -112,6 +114,7 @@ impl Host {
             received: Vec::new(),
             urgent: VecDeque::new(),
             urgent_received: Vec::new(),
+            given_back: Vec::new(),
             pulled: Vec::new(),
             offered: Vec::new(),
             log: None,
@@ -247,6 +250,13 @@ impl Host {
         self.waiting = bytes;
     }
 
+    /// Gives back these bytes, which it has received and does not want.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        self.memories
+            .insert(key(Memory::Send(GIVEN_BACK)), bytes.to_vec());
+        self.session.give_back(bytes.len() as u64);
+    }
+
     /// Takes the oldest urgent data.
     pub fn take_urgent(&mut self) -> Option<(u64, Vec<u8>)> {
         let (mark, bytes) = self.urgent.pop_front()?;
@@ -361,6 +371,7 @@ impl Host {
     fn keep(&mut self, incoming: Incoming, bytes: &[u8]) {
         match incoming {
             Incoming::Control | Incoming::Discarded => {}
+            Incoming::Returned { range } => self.given_back.extend_from_slice(&bytes[range]),
             Incoming::Urgent { range, mark } => {
                 let urgent = (mark, bytes[range].to_vec());
                 self.urgent_received.push(urgent.clone());

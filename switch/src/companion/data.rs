@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, iovec};
 
-use super::state::{BETWEEN, BROKEN, GUARDED, Guarded, KERNEL, MARKER, SAN, find_marker};
+use super::state::{BETWEEN, BROKEN, GUARDED, Guarded, KERNEL, MARKER, SAN, TAKEN, find_marker};
 use super::{Companion, kernel};
 use crate::conn::{Connection, Manner};
 
@@ -394,12 +394,17 @@ impl Companion {
                     let Some(connection) = self.connection() else {
                         continue;
                     };
-                    let _busy = Busy::new(&self.rx);
+                    let busy = Busy::new(&self.rx);
+                    // Who takes the stream away looks whether somebody is busy with it.
+                    if self.rx.phase() != SAN {
+                        continue;
+                    }
                     // SAFETY: the caller vouches for the buffers.
                     let got = unsafe { self.receive_san(&connection, patience, buffers) };
                     match got {
                         Ok(Some(count)) => return Ok(count),
                         Ok(None) => {
+                            drop(busy);
                             let mut core = self.core.lock();
                             self.come_back(&mut core);
                             drop(core);
@@ -407,6 +412,10 @@ impl Companion {
                         }
                         Err(error) => return Err(error),
                     }
+                }
+                TAKEN => {
+                    patience.manner()?;
+                    std::thread::sleep(AGAIN);
                 }
                 BROKEN if self.reset_told.swap(true, Ordering::SeqCst) => return Ok(0),
                 BROKEN => return Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
@@ -611,14 +620,18 @@ impl Companion {
                 }))
             }
             BETWEEN => {
-                let written = {
+                let (written, awaits) = {
                     let mut core = self.core.lock();
-                    self.write_marker(&mut core)
+                    self.hands(&mut core);
+                    (self.write_marker(&mut core), core.awaits())
                 };
-                if !written {
+                self.moved();
+                if awaits {
+                    patience.manner()?;
+                    std::thread::sleep(AGAIN);
+                } else if !written {
                     patience.wait(libc::POLLOUT, SLICE)?;
                 }
-                self.moved();
                 Ok(None)
             }
             BROKEN if self.leaving.load(Ordering::SeqCst) => {

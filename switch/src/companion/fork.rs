@@ -43,6 +43,13 @@ impl Share {
         self.processes.load(Ordering::SeqCst) <= 1
     }
 
+    /// It has it after all.
+    fn enter(&self) {
+        if !self.counted.swap(true, Ordering::SeqCst) {
+            self.processes.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// This process has it no more.
     pub(super) fn leave(&self) {
         if self.counted.swap(false, Ordering::SeqCst) {
@@ -96,6 +103,25 @@ fn shared_page() -> Option<&'static [AtomicU32]> {
     Some(unsafe { std::slice::from_raw_parts(start.cast::<AtomicU32>(), COUNTERS) })
 }
 
+impl Companion {
+    /// This process becomes another program, which has the connection's descriptor at most by
+    /// accident: others that have it count themselves without this one.
+    pub fn forsake(&self) {
+        if let Some(Some(share)) = self.share.get() {
+            share.leave();
+        }
+    }
+
+    /// It does not become another program.
+    pub fn reclaim(&self) {
+        if let Some(Some(share)) = self.share.get()
+            && !self.core.lock().closed
+        {
+            share.enter();
+        }
+    }
+}
+
 thread_local! {
     /// The companions whose locks this thread holds over its fork.
     static HELD: RefCell<Vec<Arc<Companion>>> = const { RefCell::new(Vec::new()) };
@@ -142,9 +168,11 @@ fn go_back(companions: &[Arc<Companion>]) {
         let mut core = companion.core.lock();
         match core.stage {
             Stage::Up => {
-                companion.suspend(&mut core);
                 core.held = true;
                 core.forking = true;
+                if !companion.leave_san(&mut core) {
+                    companion.suspend(&mut core);
+                }
                 under_way.push(companion);
             }
             Stage::Seeking | Stage::Joining => {
@@ -157,7 +185,12 @@ fn go_back(companions: &[Arc<Companion>]) {
                     under_way.push(companion);
                 }
             }
-            Stage::Idle | Stage::Never => core.held = true,
+            Stage::Idle | Stage::Never => {
+                core.held = true;
+                if core.owes() {
+                    under_way.push(companion);
+                }
+            }
         }
     }
     for companion in under_way {
@@ -166,11 +199,15 @@ fn go_back(companions: &[Arc<Companion>]) {
         }
         let fd = {
             let core = companion.core.lock();
-            core.tcp.as_ref().map(AsRawFd::as_raw_fd)
+            let plain = core.stage == Stage::Up && core.hand.is_none();
+            let fd = core.tcp.as_ref().map(AsRawFd::as_raw_fd);
+            fd.filter(|_| plain)
         };
-        if let Some(fd) = fd
-            && let Err(error) = companion.drain(fd, end)
-        {
+        let done = match fd {
+            Some(fd) => companion.drain(fd, end),
+            None => companion.wait_handed(end),
+        };
+        if let Err(error) = done {
             tracing::warn!(%error, "a connection stays with the process that forks");
         }
         let mut core = companion.core.lock();
@@ -237,7 +274,13 @@ pub(super) fn after_in_child() {
         if let Some(connection) = core.connection.take() {
             // The parent's; its end here would end it there.
             let _ = std::mem::ManuallyDrop::new(connection);
+            core.hand = None;
             companion.rx_to(BROKEN);
+            companion.tx.phase.store(BROKEN, Ordering::SeqCst);
+        }
+        if core.owes() {
+            // The parent sends it, nobody knows when.
+            core.marker_gone();
             companion.tx.phase.store(BROKEN, Ordering::SeqCst);
         }
         if orphaned {

@@ -11,6 +11,7 @@
 //! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
 //! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
 //! [`shown`] what those see who look on; [`fork`] processes that share a connection;
+//! [`hand`] what goes back to the peer when the SAN is left;
 //! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
@@ -22,6 +23,7 @@ mod cache;
 mod data;
 #[allow(unsafe_code)]
 mod fork;
+mod hand;
 #[allow(unsafe_code)]
 mod kernel;
 mod parting;
@@ -72,8 +74,6 @@ pub enum Role {
 /// Bytes and turns after which an upgrade is worth while. Who accepted tries a little later, when
 /// the other side's beacon is up.
 const WORTH: [(u64, u32); 2] = [(16 << 10, 8), (32 << 10, 16)];
-/// For a peer to follow when a connection goes back to the kernel.
-const DOWNGRADE_TIME: Duration = Duration::from_secs(10);
 /// How much more it takes after each failure, as a power of two, at the most.
 const LATER: u32 = 12;
 
@@ -323,8 +323,15 @@ impl Companion {
             match (self.tx.phase(), core.connection.clone()) {
                 (SAN, Some(connection)) => {
                     drop(connection.shutdown(Shutdown::Write));
-                    // The end comes behind the marker.
-                    now = self.write_marker(&mut core);
+                    // On TCP the end comes behind the marker, and behind what the peer may still
+                    // give back.
+                    core.end_due = true;
+                    now = false;
+                }
+                (BETWEEN, _) => {
+                    core.end_due = true;
+                    now = false;
+                    self.write_marker(&mut core);
                 }
                 (_, Some(connection)) => connection.suspend(),
                 (_, None) => {}
@@ -352,6 +359,7 @@ impl Companion {
     /// What the SAN has still to deliver is looked after in the background.
     pub fn close(&self, fd: RawFd) {
         self.tell_closed();
+        self.end_hand();
         let guarded = self.rx.phase() == GUARDED;
         let linger = if guarded || self.core.lock().connection.is_some() {
             kernel::linger(fd)
@@ -373,6 +381,7 @@ impl Companion {
         }
         // Nothing more is taken: who sends now waits for the end of the process.
         self.leaving.store(true, Ordering::SeqCst);
+        self.end_hand();
         self.end(None);
     }
 
@@ -419,60 +428,6 @@ impl Companion {
             connection.set_linger(time.map(Duration::from_secs));
             connection.close_in_background();
         }
-    }
-
-    /// Goes back to the kernel; returns when both directions are there. What has
-    /// arrived and was not read stays readable through [`Companion::receive`].
-    ///
-    /// # Errors
-    /// If the peer did not follow in time.
-    pub fn downgrade(&self, fd: RawFd, why: Reason) -> io::Result<()> {
-        let for_good = matches!(
-            why,
-            Reason::Exec | Reason::Passed | Reason::Stdio | Reason::Fork | Reason::Rule
-        );
-        let end = Instant::now() + DOWNGRADE_TIME;
-        loop {
-            let mut core = self.core.lock();
-            match core.stage {
-                Stage::Up => {}
-                // The answer to an offer is under way; it takes moments.
-                Stage::Joining if Instant::now() < end => {
-                    drop(core);
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                _ => {
-                    let seeking = core.stage != Stage::Never;
-                    if seeking {
-                        core.stage = if for_good { Stage::Never } else { Stage::Idle };
-                    }
-                    core.tcp = None;
-                    drop(core);
-                    self.set_reason(why);
-                    if seeking && !for_good {
-                        self.retrigger();
-                    }
-                    return Ok(());
-                }
-            }
-            self.suspend(&mut core);
-            // No other session before this one has yielded everything.
-            core.held = true;
-            break;
-        }
-        self.moved();
-        let result = self.drain(fd, end);
-        let mut core = self.core.lock();
-        core.held = false;
-        self.retire(&mut core);
-        if for_good {
-            core.stage = Stage::Never;
-        }
-        drop(core);
-        self.set_reason(why);
-        self.moved();
-        result
     }
 
     /// Takes what the SAN, and the kernel before the marker, still have to yield.
@@ -600,7 +555,7 @@ impl Companion {
 
     /// Follows what the peer has said about the path.
     fn heed(&self, news: News) -> Option<News> {
-        if news.suspending {
+        if news.suspending || news.leaving {
             let mut core = self.core.lock();
             if news.suspended && self.rx.phase() == SAN {
                 self.come_back(&mut core);
@@ -645,7 +600,7 @@ impl Companion {
                 .wrapping_add(u32::from(face.peer_shut) << 30);
         }
         if tx != SAN || news.is_none() {
-            face.writable = has(libc::POLLOUT) || tx == BROKEN;
+            face.writable = (has(libc::POLLOUT) && !core.awaits()) || tx == BROKEN;
         }
         // Relaxed: a call of the application's comes before.
         face.failed &= !self.error_taken.load(Ordering::Relaxed);

@@ -482,12 +482,13 @@ impl Clerk {
     fn look_after(&self, desk: &mut Desk, now: Instant) {
         desk.needs.retain_mut(|need| {
             let companion = need.companion.upgrade();
-            let again = companion.is_some_and(|companion| companion.tend());
+            let again = companion.as_ref().is_some_and(|companion| companion.tend());
             if need.due.is_some_and(|due| due <= now) {
                 need.pause = (need.pause * 2).min(LAST_LOOK);
                 need.due = Some(now + need.pause);
             }
-            if now > need.since + LOOKING && !(again && need.keep.is_some()) {
+            let handed = companion.is_some_and(|companion| companion.is_leaving());
+            if now > need.since + LOOKING && !(again && need.keep.is_some()) && !handed {
                 // From now on only arrivals matter.
                 need.due = None;
             }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use libc::c_int;
 
+use super::hand::Hand;
 use super::parting::Parting;
 use super::registry::COUNTERS;
 use super::shadow::Shadow;
@@ -36,6 +37,8 @@ pub(super) const BETWEEN: u8 = 3;
 pub(super) const BROKEN: u8 = 4;
 /// Sending: being changed, look again under the lock.
 pub(super) const CHANGING: u8 = 5;
+/// Receiving: the SAN's stream is being taken away from the application.
+pub(super) const TAKEN: u8 = 6;
 
 pub(super) const MARKER: usize = 24;
 const MARKER_START: u8 = 0xF7;
@@ -117,6 +120,10 @@ pub(super) struct Core {
     pub(super) write_shut: bool,
     /// A call takes it back to the kernel.
     pub(super) held: bool,
+    /// The session is being left.
+    pub(super) hand: Option<Hand>,
+    /// The end of what the application sends is still to be told on TCP.
+    pub(super) end_due: bool,
     /// Because of a fork, which is nobody's fault.
     pub(super) forking: bool,
     /// Times it went back otherwise.
@@ -130,7 +137,7 @@ pub(super) struct Core {
     /// The marker was seen.
     verified: bool,
     /// What is still to be written of our marker.
-    marker_out: Vec<u8>,
+    pub(super) marker_out: Vec<u8>,
     pub(super) leftover: VecDeque<u8>,
     pub(super) downgrades: u32,
     pub(super) upgrades: u32,
@@ -438,7 +445,6 @@ impl Companion {
         let Some(fd) = core.tcp.as_ref().map(AsRawFd::as_raw_fd) else {
             return core.marker_out.is_empty();
         };
-        let wrote = !core.marker_out.is_empty();
         while !core.marker_out.is_empty() {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             match kernel::send_from(fd, &core.marker_out, flags) {
@@ -456,10 +462,15 @@ impl Companion {
                 }
             }
         }
-        if self.tx.phase() == BETWEEN {
+        if self.tx.phase() == BETWEEN && !core.awaits() {
             self.tx.phase.store(KERNEL, Ordering::SeqCst);
         }
-        if wrote && core.write_shut {
+        // As long as the SAN may have to give back what the peer's application has not read.
+        let still = matches!(self.tx.phase(), SAN | BETWEEN)
+            && core.stage == Stage::Up
+            && core.connection.as_ref().is_some_and(|one| !one.is_closed());
+        if core.end_due && !still {
+            core.end_due = false;
             drop(kernel::shutdown(fd, libc::SHUT_WR));
         }
         true
@@ -471,7 +482,8 @@ impl Companion {
             return;
         };
         core.back = true;
-        match self.tx.phase() {
+        let was = self.tx.phase();
+        match was {
             SAN | GUARDED => {}
             // Not cut over yet, and now it will not be.
             KERNEL => return connection.suspend(),
@@ -479,9 +491,9 @@ impl Companion {
         }
         self.tx.phase.store(CHANGING, Ordering::SeqCst);
         connection.suspend();
-        let written = self.write_marker(core);
-        let next = if written { KERNEL } else { BETWEEN };
+        let next = if was == SAN { BETWEEN } else { KERNEL };
         self.tx.phase.store(next, Ordering::SeqCst);
+        self.write_marker(core);
     }
 
     // ---- receiving
@@ -549,7 +561,7 @@ impl Companion {
         if core.marker_in.0 != marker(core.session) {
             return self.foreign(core);
         }
-        self.rx_to(SAN);
+        self.rx_to(if core.is_taking() { TAKEN } else { SAN });
         self.believe(core);
         Ok(Guarded::Changed)
     }
@@ -589,6 +601,7 @@ impl Companion {
             drop(kernel::shutdown(tcp.as_raw_fd(), libc::SHUT_RDWR));
         }
         self.set_reason(Reason::SanError);
+        core.hand = None;
         core.stage = Stage::Never;
         self.rx_to(BROKEN);
         self.tx.phase.store(BROKEN, Ordering::SeqCst);
@@ -608,7 +621,7 @@ impl Companion {
             return Ok(Guarded::Changed);
         }
         // A call from before the guard knows best what it gets.
-        if self.rx.inflight.load(Ordering::SeqCst) > 0 {
+        if self.rx.inflight.load(Ordering::SeqCst) > 0 || core.is_taking() {
             return Ok(Guarded::Later);
         }
         self.learn_cut(&mut core);
@@ -782,6 +795,9 @@ impl Companion {
 
     /// The peer has gone back: so does this side; and when both have, the session ends.
     pub(super) fn follow(&self, core: &mut Core) {
+        if self.hands(core) {
+            return;
+        }
         if matches!(self.tx.phase(), SAN | GUARDED) {
             self.set_reason(Reason::PeerAsked);
             self.suspend(core);
@@ -799,6 +815,9 @@ impl Companion {
         if core.stage != Stage::Up || !back(self.rx.phase()) || !back(self.tx.phase()) {
             return;
         }
+        if !Companion::is_handed(core) {
+            return;
+        }
         let Some(connection) = core.connection.take() else {
             return;
         };
@@ -811,12 +830,13 @@ impl Companion {
         connection.attend(None);
         connection.suspend();
         connection.close_in_background();
-        if core.marker_out.is_empty() {
+        core.hand = None;
+        core.stage = Stage::Idle;
+        if self.write_marker(core) {
             core.tcp = None;
         }
         core.downgrades += 1;
         COUNTERS.downgrades.fetch_add(1, Ordering::Relaxed);
-        core.stage = Stage::Idle;
         core.strikes += u32::from(!core.forking);
         if core.strikes >= STICKY {
             core.stage = Stage::Never;
@@ -850,13 +870,19 @@ impl Companion {
         if core.stage != Stage::Up && core.marker_out.is_empty() {
             return false;
         }
-        if !core.marker_out.is_empty() {
+        self.hands(&mut core);
+        if !core.marker_out.is_empty() && !core.awaits() {
             self.write_marker(&mut core);
         }
         self.cut(&mut core);
         self.fetch_marker(&mut core, false);
-        let pending =
-            !core.marker_out.is_empty() || self.rx.phase() == GUARDED || self.tx.phase() == GUARDED;
+        if core.end_due && core.connection.as_ref().is_none_or(|one| one.is_closed()) {
+            self.write_marker(&mut core);
+        }
+        let pending = !core.marker_out.is_empty()
+            || core.hand.is_some()
+            || self.rx.phase() == GUARDED
+            || self.tx.phase() == GUARDED;
         if core.stage != Stage::Up && core.marker_out.is_empty() {
             core.tcp = None;
         }
@@ -937,7 +963,7 @@ impl Observer for Companion {
         };
         let Some(connection) = connection else { return };
         let news = connection.look();
-        if news.suspending {
+        if news.suspending || news.leaving {
             let mut core = self.core.lock();
             self.follow(&mut core);
             drop(core);

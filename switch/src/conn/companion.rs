@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use wsd_proto::{CompanionInfo, End, ResetReason, Role};
+use wsd_proto::{CompanionInfo, End, GivenBack, ResetReason, Role};
 
 use super::drive::{Ending, State};
 use super::negotiate::Done;
@@ -104,12 +104,25 @@ pub(crate) struct News {
     pub(crate) suspended: bool,
     /// The peer has said that its stream goes on elsewhere.
     pub(crate) suspending: bool,
+    /// The peer's application leaves.
+    pub(crate) leaving: bool,
     /// The session has failed.
     pub(crate) failed: bool,
     /// Changes with everything that arrives.
     pub(crate) arrived: u32,
     /// Of two looks the later one has the higher number.
     pub(crate) number: u64,
+}
+
+/// What the peer has said of what it gives back.
+#[derive(Debug)]
+pub(crate) enum Given {
+    /// Not all yet.
+    Nothing,
+    /// This.
+    Back(Vec<u8>),
+    /// It does not take part.
+    Gone,
 }
 
 /// Numbers the looks.
@@ -127,6 +140,7 @@ impl Connection {
     ) {
         let made = Connection::with(socket, options, Role::Connector, time, |config| {
             config.suspend = true;
+            config.returns = true;
             config.companion = Some(companion);
         });
         match made {
@@ -145,6 +159,7 @@ impl Connection {
     ) {
         let made = Connection::with(socket, options, Role::Acceptor, time, |config| {
             config.suspend = true;
+            config.returns = true;
             config.companion_wanted = true;
         });
         match made {
@@ -212,6 +227,44 @@ impl Connection {
         self.leave(state);
     }
 
+    /// The application leaves with everything that it has not read: the peer, too, ends its stream.
+    /// `false` if that cannot be said.
+    pub(crate) fn leave_san(&self) -> bool {
+        let mut state = self.lock();
+        let leaves = state.session.leave();
+        state.drain(&self.socket, None);
+        state.activity = true;
+        self.leave(state);
+        leaves
+    }
+
+    /// Whether the peer's application does.
+    pub(crate) fn peer_leaves(&self) -> bool {
+        self.lock().session.peer_leaves()
+    }
+
+    /// Gives the peer back what it has sent and nobody here has read.
+    pub(crate) fn give_back(&self, bytes: Vec<u8>) {
+        let mut state = self.lock();
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        state.back = bytes;
+        state.session.give_back(len);
+        state.drain(&self.socket, None);
+        state.activity = true;
+        self.leave(state);
+    }
+
+    /// What the peer gives back; told once.
+    pub(crate) fn given_back(&self) -> Given {
+        let mut state = self.lock();
+        match state.session.given_back() {
+            Some(GivenBack::All) => Given::Back(std::mem::take(&mut state.given_back)),
+            Some(GivenBack::Gone) => Given::Gone,
+            None if state.closed => Given::Gone,
+            None => Given::Nothing,
+        }
+    }
+
     /// Ends at once, with a word to the peer.
     pub(crate) fn abort(&self) {
         let mut state = self.lock();
@@ -268,6 +321,7 @@ impl Connection {
             peer_shut: end == Some(End::Shutdown),
             suspended: is_suspended(&state),
             suspending: end == Some(End::Suspended),
+            leaving: state.session.peer_leaves(),
             failed,
         };
         if outsider {

@@ -9,9 +9,9 @@
 use std::time::Instant;
 
 use wsd_proto::{
-    Access as SessionAccess, Action, Incoming, Memory, Message, NoBuffers, Outgoing, PullFailure,
-    PullId, Queue, RdmaFailed, RdmaId, ResetReason, SendError, SendFailure, SendId, SendMode,
-    Session,
+    Access as SessionAccess, Action, GIVEN_BACK, Incoming, Memory, Message, NoBuffers, Outgoing,
+    PullFailure, PullId, Queue, RdmaFailed, RdmaId, ResetReason, SendError, SendFailure, SendId,
+    SendMode, Session,
 };
 
 use super::companion::Zeal;
@@ -84,6 +84,9 @@ pub(super) struct State {
     pub(super) meter: Meter,
     /// Decides about the companion that is offered.
     pub(super) admit: Option<super::companion::Admit>,
+    /// What goes back to the peer, and what has come back from it.
+    pub(super) back: Vec<u8>,
+    pub(super) given_back: Vec<u8>,
     /// Wants to know when something happens.
     pub(super) observer: Option<super::companion::Observing>,
 }
@@ -196,6 +199,8 @@ impl State {
             limits,
             meter: Meter::default(),
             admit: None,
+            back: Vec::new(),
+            given_back: Vec::new(),
             observer: None,
         }
     }
@@ -385,6 +390,10 @@ impl State {
                 urgent = self
                     .urgent
                     .arrived(mark, message.get(range).unwrap_or_default());
+            }
+            Ok(Incoming::Returned { range }) => {
+                let bytes = message.get(range).unwrap_or_default();
+                self.given_back.extend_from_slice(bytes);
             }
             Ok(Incoming::Control | Incoming::Discarded) => {}
             Err(error) => tracing::warn!(%error, "the peer broke the session protocol"),
@@ -613,6 +622,7 @@ impl State {
             outbox,
             transfers,
             urgent_out,
+            back,
             meter,
             ..
         } = self;
@@ -629,6 +639,10 @@ impl State {
                 let room = buffer.get_mut(head..head.checked_add(len)?)?;
                 let copied = match &direct {
                     Some(direct) if direct.id == body.send => direct.bytes.copy(offset, room),
+                    _ if body.send == GIVEN_BACK => {
+                        let bytes = back.get(offset..).unwrap_or_default();
+                        copy_into(room, bytes) == len
+                    }
                     _ if outbox.copy(body.send, offset, room) => true,
                     _ => match transfers.send(body.send) {
                         Some(lending) => lending.space.copy_to(offset, room) == len,
@@ -819,6 +833,7 @@ impl State {
             || (self.outbox.is_empty()
                 && self.session.sends_pending() == 0
                 && (!self.settings.closing || self.session.is_end_told())
+                && !self.session.is_giving_back()
                 && !self.pool.is_stuck())
     }
 }

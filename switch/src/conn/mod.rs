@@ -61,7 +61,7 @@ use crate::options::{SendPolicy, StreamOptions};
 use crate::socket::SanSocket;
 use crate::sys::Event;
 
-pub(crate) use companion::{Enlisted, News, Observer, Sleep, Zeal};
+pub(crate) use companion::{Enlisted, Given, News, Observer, Sleep, Zeal};
 pub(crate) use readiness::Direction;
 pub(crate) use service::{Chores, Lingering, employ, flush_at_end, forget_lingering, kick};
 pub use stats::Stats;

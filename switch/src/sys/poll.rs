@@ -129,7 +129,7 @@ impl PollSet {
     /// Adds a descriptor that makes the set readable once for each arrival.
     pub(crate) fn add_for_edges(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(),
+            events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET).cast_unsigned(),
             u64: 0,
         };
         let (set, member) = (self.fd.as_raw_fd(), fd.as_raw_fd());

@@ -15,7 +15,8 @@ const CAN_READ: u16 = 1;
 const CAN_URGENT: u16 = 2;
 const CAN_SUSPEND: u16 = 4;
 const COMPANION: u16 = 8;
-const CAN_ALL: u16 = CAN_READ | CAN_URGENT | CAN_SUSPEND | COMPANION;
+const CAN_RETURN: u16 = 16;
+const CAN_ALL: u16 = CAN_READ | CAN_URGENT | CAN_SUSPEND | COMPANION | CAN_RETURN;
 /// The addresses of the companion, in front of the spare bytes.
 const COMPANION_LEN: usize = 36;
 
@@ -62,6 +63,8 @@ pub struct Offer {
     pub urgent: bool,
     /// Suspend and Suspended are understood.
     pub suspend: bool,
+    /// Return is understood.
+    pub returns: bool,
     /// Posted receive buffers.
     pub receive_buffers: u32,
     /// Size of each, header included.
@@ -96,6 +99,7 @@ impl Offer {
         let capabilities = if self.rdma_read { CAN_READ } else { 0 }
             | if self.urgent { CAN_URGENT } else { 0 }
             | if self.suspend { CAN_SUSPEND } else { 0 }
+            | if self.returns { CAN_RETURN } else { 0 }
             | if self.companion.is_some() {
                 COMPANION
             } else {
@@ -144,6 +148,7 @@ impl Offer {
             rdma_read: capabilities & CAN_READ != 0,
             urgent: capabilities & CAN_URGENT != 0,
             suspend: capabilities & CAN_SUSPEND != 0,
+            returns: capabilities & CAN_RETURN != 0,
             receive_buffers: fields.u32(),
             receive_buffer_size: fields.u32(),
             max_descriptor: fields.u16(),
