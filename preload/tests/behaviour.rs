@@ -206,12 +206,6 @@ impl Counts {
     }
 }
 
-/// Programs in which a connection changes hands after it was upgraded. What this process has received
-/// over the SAN and not read does not go along yet, so such a connection ends with a reset; and a
-/// process that was forked from one with upgraded connections does not upgrade its own. They are
-/// compared with the SAN off.
-const CHANGES_HANDS: &[&str] = &[];
-
 /// Programs that once in many runs wait for a wake-up that does not come. Compared with the SAN off,
 /// until that is found.
 const UNSTEADY: &[&str] = &[];
@@ -228,9 +222,7 @@ fn is_the_same_with_the_library(name: &'static str) {
         "{name} alone: {plain}"
     );
     let mut ways = vec![(With::SanOff, With::SanOff)];
-    if CHANGES_HANDS.contains(&name) {
-        println!("{name}: not run over the SAN: a connection in use changes hands");
-    } else if UNSTEADY.contains(&name) {
+    if UNSTEADY.contains(&name) {
         println!("{name}: not run over the SAN: it stalls now and then");
     } else {
         ways.push((With::Eager, With::Eager));

@@ -1,4 +1,4 @@
-/* proof: none. A server that forks for each connection: the child talks, the parent closes and goes on. */
+/* A server that forks for each connection: the child talks, the parent closes and goes on. */
 #include "servers.h"
 
 int main(void)

@@ -3,7 +3,8 @@
 //! Before a fork every upgraded connection goes back to the kernel, so that both processes have a
 //! plain TCP socket with not a byte missing; the locks of all companions are held over the fork, so
 //! that the child finds none that nobody will release. Owns the counters by which the processes
-//! that share a connection know whether they are alone with it: only then it is upgraded (again).
+//! that share a connection know whether they are alone with it: only then it is upgraded (again),
+//! for which the remaining one has to know what the others have received and sent.
 //! A child whose parent had its service thread running makes no upgrades of its own: the thread,
 //! and the providers' threads, are the parent's. Invariant: the child never touches a provider's
 //! object of the parent.
@@ -11,7 +12,7 @@
 use std::cell::RefCell;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::lock_api::RawMutex as _;
@@ -23,8 +24,8 @@ use crate::conn;
 
 /// For all peers together to follow back to the kernel.
 const TIME: Duration = Duration::from_secs(3);
-/// Counters of one page.
-const COUNTERS: usize = 1024;
+/// Counters made at a time, which is a page.
+const COUNTERS: usize = 4096 / size_of::<Counts>();
 
 /// This process was forked from one whose threads it has not.
 static ORPHANED: AtomicBool = AtomicBool::new(false);
@@ -32,7 +33,9 @@ static ORPHANED: AtomicBool = AtomicBool::new(false);
 /// Processes that share a connection.
 pub(super) struct Share {
     /// In memory that the processes share; never unmapped.
-    processes: &'static AtomicU32,
+    counts: &'static Counts,
+    /// Up to where this process's totals are among the common ones.
+    told: [AtomicU64; 2],
     /// This process is one of them.
     counted: AtomicBool,
 }
@@ -40,26 +43,60 @@ pub(super) struct Share {
 impl Share {
     /// Whether no other process has the connection.
     pub(super) fn is_alone(&self) -> bool {
-        self.processes.load(Ordering::SeqCst) <= 1
+        self.counts.processes.load(Ordering::SeqCst) <= 1
+    }
+
+    /// Adds what this process has received and sent to what all have.
+    fn tell(&self, companion: &Companion) {
+        let totals = [&companion.rx.total, &companion.tx.total];
+        for ((total, told), all) in totals.into_iter().zip(&self.told).zip(&self.counts.totals) {
+            let total = total.load(Ordering::SeqCst);
+            let before = told.swap(total, Ordering::SeqCst);
+            all.fetch_add(total.wrapping_sub(before), Ordering::SeqCst);
+        }
+    }
+
+    /// The only process that is left counts on from where all have come to.
+    fn learn(&self, companion: &Companion) {
+        self.tell(companion);
+        let totals = [&companion.rx.total, &companion.tx.total];
+        for ((total, told), all) in totals.into_iter().zip(&self.told).zip(&self.counts.totals) {
+            let others = all
+                .load(Ordering::SeqCst)
+                .wrapping_sub(told.load(Ordering::SeqCst));
+            total.fetch_add(others, Ordering::SeqCst);
+            told.fetch_add(others, Ordering::SeqCst);
+        }
     }
 
     /// It has it after all.
     fn enter(&self) {
         if !self.counted.swap(true, Ordering::SeqCst) {
-            self.processes.fetch_add(1, Ordering::SeqCst);
+            self.counts.processes.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     /// This process has it no more.
-    pub(super) fn leave(&self) {
+    fn leave(&self, companion: &Companion) {
+        if self.counted.load(Ordering::SeqCst) {
+            self.tell(companion);
+        }
         if self.counted.swap(false, Ordering::SeqCst) {
-            self.processes.fetch_sub(1, Ordering::SeqCst);
+            self.counts.processes.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
+/// What processes that share a connection know together.
+#[repr(C)]
+struct Counts {
+    processes: AtomicU32,
+    /// Received and sent, since the first byte.
+    totals: [AtomicU64; 2],
+}
+
 struct Page {
-    counters: &'static [AtomicU32],
+    counters: &'static [Counts],
     used: usize,
 }
 
@@ -67,7 +104,7 @@ static PAGE: Mutex<Option<Page>> = Mutex::new(None);
 static PAGES: AtomicUsize = AtomicUsize::new(0);
 
 /// A counter in shared memory; `None` if there is none to be had.
-fn counter() -> Option<&'static AtomicU32> {
+fn counter() -> Option<&'static Counts> {
     let mut page = PAGE.lock();
     if page
         .as_ref()
@@ -88,8 +125,8 @@ fn counter() -> Option<&'static AtomicU32> {
     Some(counter)
 }
 
-fn shared_page() -> Option<&'static [AtomicU32]> {
-    let len = COUNTERS * size_of::<AtomicU32>();
+fn shared_page() -> Option<&'static [Counts]> {
+    let len = COUNTERS * size_of::<Counts>();
     let (rights, kind) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_SHARED | libc::MAP_ANONYMOUS,
@@ -100,7 +137,7 @@ fn shared_page() -> Option<&'static [AtomicU32]> {
         return None;
     }
     // SAFETY: that many zeroed counters, aligned to a page, never unmapped; all access is atomic.
-    Some(unsafe { std::slice::from_raw_parts(start.cast::<AtomicU32>(), COUNTERS) })
+    Some(unsafe { std::slice::from_raw_parts(start.cast::<Counts>(), COUNTERS) })
 }
 
 impl Companion {
@@ -108,7 +145,23 @@ impl Companion {
     /// accident: others that have it count themselves without this one.
     pub fn forsake(&self) {
         if let Some(Some(share)) = self.share.get() {
-            share.leave();
+            share.leave(self);
+        }
+    }
+
+    /// Whether no other process has the connection. Then this one's totals are those of all.
+    pub(super) fn is_alone(&self) -> bool {
+        match self.share.get() {
+            None => true,
+            Some(Some(share)) => {
+                let alone = share.is_alone();
+                if alone {
+                    share.learn(self);
+                }
+                alone
+            }
+            // It was forked with, and nobody counts.
+            Some(None) => false,
         }
     }
 
@@ -140,16 +193,19 @@ pub(super) fn before() {
         let core = companion.core.lock();
         if !core.closed {
             let share = companion.share.get_or_init(|| {
-                counter().map(|processes| {
-                    processes.store(1, Ordering::SeqCst);
+                counter().map(|counts| {
+                    counts.processes.store(1, Ordering::SeqCst);
                     Share {
-                        processes,
+                        counts,
+                        told: Default::default(),
                         counted: AtomicBool::new(true),
                     }
                 })
             });
             if let Some(share) = share {
-                share.processes.fetch_add(1, Ordering::SeqCst);
+                // What the child inherits is told already.
+                share.tell(&companion);
+                share.counts.processes.fetch_add(1, Ordering::SeqCst);
             }
         }
         // Released right after the fork, in both processes.

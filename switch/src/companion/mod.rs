@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 
 use libc::c_int;
 use parking_lot::Mutex;
+use wsd_proto::End;
 
 use rules::{Prospect, Verdict};
 use shadow::{Face, Shadow};
@@ -317,6 +318,12 @@ impl Companion {
     /// As shutdown(2).
     pub fn shutdown(&self, fd: RawFd, how: c_int) -> io::Result<()> {
         let mut core = self.core.lock();
+        let ended = |connection: &Arc<Connection>| connection.peer_end() == Some(End::Shutdown);
+        let known = (libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how);
+        if known && core.end_due && core.connection.as_ref().is_some_and(ended) {
+            // As the kernel says of a connection that has ended in both directions.
+            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
+        }
         let mut now = true;
         if matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) {
             core.write_shut = true;
@@ -392,9 +399,7 @@ impl Companion {
         }
         core.closed = true;
         core.write_shut = true;
-        if let Some(Some(share)) = self.share.get() {
-            share.leave();
-        }
+        self.forsake();
         if linger != Some(0) && self.part_later(&mut core) {
             drop(core);
             if let Some(me) = self.me.upgrade() {
@@ -786,9 +791,7 @@ impl Drop for Companion {
         if self.rx.phase() == GUARDED {
             self.rx_to(KERNEL);
         }
-        if let Some(Some(share)) = self.share.get() {
-            share.leave();
-        }
+        self.forsake();
         registry::leave(self);
     }
 }

@@ -76,6 +76,7 @@ impl Companion {
         if shuts && let Some(tcp) = &core.tcp {
             drop(kernel::shutdown(tcp.as_raw_fd(), libc::SHUT_WR));
         }
+        core.end_due = !shuts && core.owes();
     }
 
     /// There is a session by now.

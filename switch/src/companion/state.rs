@@ -304,16 +304,6 @@ impl Companion {
             && self.tx.phase() == KERNEL
     }
 
-    /// Whether no other process has the connection.
-    pub(super) fn is_alone(&self) -> bool {
-        match self.share.get() {
-            None => true,
-            Some(Some(share)) => share.is_alone(),
-            // It was forked with, and nobody counts.
-            Some(None) => false,
-        }
-    }
-
     fn guard(&self, core: &mut Core, session: [u8; 16]) -> bool {
         core.session = session;
         core.back = false;
