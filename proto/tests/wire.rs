@@ -495,7 +495,7 @@ fn what_breaks_the_format_is_named() {
         ("Negotiate", &[(40, 0)], Version(0)),
         ("Negotiate", &[(40, 3)], Version(3)),
         ("Accepted", &[(41, 2)], Version(1)),
-        ("Negotiate", &[(42, 16)], NonZero),
+        ("Negotiate", &[(42, 32)], NonZero),
         ("Negotiate", &[(42, 8)], Negotiation),
         ("Negotiate, companion", &[(42, 3)], NonZero),
         ("Negotiate, companion", &[(112, 0), (113, 0)], Negotiation),
