@@ -227,6 +227,37 @@ fn a_stopped_peer_is_waited_for() {
     assert_eq!(room, [2; 1000]);
 }
 
+/// Whose peer dies before it has sent again what goes back to it gets an error.
+#[test]
+fn a_peer_that_dies_while_the_san_is_left_is_an_error_and_no_hole() {
+    for pause in [0, 30] {
+        let (end, other) = other("echo", &[]);
+        upgrade(&end);
+        let pid = other.0.id() as libc::pid_t;
+        end.send_all(&[2; 1000]).unwrap();
+        until("the answer is there", || {
+            end.companion.refresh() & libc::POLLIN != 0
+        });
+        // SAFETY: a child of this test, not yet waited for.
+        unsafe { libc::kill(pid, libc::SIGSTOP) };
+        until("it stands still", || {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            state.contains(") T ")
+        });
+        let error = std::thread::scope(|scope| {
+            let left = scope.spawn(|| end.companion.downgrade(end.fd(), Reason::Passed));
+            std::thread::sleep(Duration::from_millis(pause));
+            drop(other);
+            left.join().unwrap().unwrap_err()
+        });
+        assert_ne!(error.kind(), std::io::ErrorKind::TimedOut);
+        assert!(!end.companion.on_kernel());
+        let mut room = [0; 1000];
+        let error = end.receive(&mut room, 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+    }
+}
+
 #[test]
 fn a_peer_that_never_reads_is_backpressure_for_who_does_not_block() {
     let (end, _other) = other("swallow nothing", &[]);
