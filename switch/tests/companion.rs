@@ -244,6 +244,42 @@ fn a_close_in_the_middle_of_an_upgrade_delivers_what_was_sent_and_is_no_reset() 
     );
 }
 
+/// Whatever a receive gets ends in what could be the beginning of a marker.
+#[test]
+fn bytes_that_could_begin_a_marker_keep_nobody_waiting() {
+    const LEN: usize = 12_000_000;
+    let begun = std::time::Instant::now();
+    for round in 0..12 {
+        let (one, two) = pair();
+        thread::scope(|scope| {
+            for end in [&one, &two] {
+                scope.spawn(|| {
+                    let bytes = vec![0xF7; LEN];
+                    end.send_all(&bytes).unwrap();
+                });
+                scope.spawn(|| {
+                    // Large, so that a receive is under way most of the time.
+                    let mut room = vec![0; 1 << 20];
+                    let all = vec![0xF7; room.len()];
+                    let mut left = LEN;
+                    while left > 0 {
+                        let most = left.min(room.len());
+                        let count = end.receive(&mut room[..most], 0).unwrap();
+                        assert_ne!(count, 0, "round {round}");
+                        assert!(room[..count] == all[..count]);
+                        left -= count;
+                    }
+                });
+            }
+        });
+        // Not one byte too many, either.
+        one.shut();
+        assert_eq!(two.receive(&mut [0; 9], 0).unwrap(), 0);
+    }
+    // Who waits for the rest of a marker that is none does so for seconds.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
+}
+
 #[test]
 fn unread_bytes_make_a_close_a_reset() {
     let (one, two) = upgraded();

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL};
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 use wsd_switch::companion::Companion;
 
 use super::{Own, Set, State, sys};
@@ -353,6 +353,28 @@ impl State {
                 .iter()
                 .any(|r| !(direct && fits_direct(r.events)))
         })
+    }
+
+    /// Has the kernel tell those who wait for edges of the TCP socket what it is ready for. Who was
+    /// told once asks again itself.
+    pub(super) fn tell_edges_again(&mut self, key: usize) {
+        let set = self.own.as_ref().map(|own| own.set);
+        let Some(set) = set.or(self.numbers.first().copied()) else {
+            return;
+        };
+        let Some(index) = self.index_of(key) else {
+            return;
+        };
+        let Some(member) = self.member(index) else {
+            return;
+        };
+        for registration in &member.registrations {
+            let edges = registration.events & (EDGES | ONESHOT) == EDGES;
+            if edges && registration.home == Home::Kernel && leads_to(registration.fd, key) {
+                let (events, data) = (registration.events, registration.data);
+                let _told = sys::control(set, EPOLL_CTL_MOD, registration.fd, events, data);
+            }
+        }
     }
 
     /// From the TCP socket to the shadow or to us.

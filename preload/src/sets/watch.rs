@@ -40,6 +40,13 @@ impl Watcher for Watch {
         }
     }
 
+    fn due(&self, companion: &Arc<Companion>) {
+        let sets = self.sets.lock().clone();
+        for set in sets {
+            set.lock().tell_edges_again(key_of(companion));
+        }
+    }
+
     fn closed(&self, companion: &Arc<Companion>) {
         let key = key_of(companion);
         let sets = std::mem::take(&mut *self.sets.lock());

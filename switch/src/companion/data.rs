@@ -436,7 +436,7 @@ impl Companion {
             core.leftover.drain(..count);
         }
         if core.leftover.is_empty() && self.rx.phase() == BETWEEN && !peeks {
-            self.rx_to(KERNEL);
+            self.leave_between(&mut core);
         }
         drop(core);
         // SAFETY: the caller vouches for the buffers.

@@ -199,10 +199,21 @@ impl Companion {
         let mut room = Vec::new();
         loop {
             match self.rx.phase() {
+                // What looked like the marker was not.
+                BETWEEN if core.guard_goes_on => {
+                    let Core { hand, leftover, .. } = &mut *core;
+                    let Some(hand) = hand else {
+                        return Ok(false);
+                    };
+                    hand.taking = true;
+                    hand.kept.extend(leftover.drain(..));
+                    self.leave_between(core);
+                }
                 KERNEL | BETWEEN => return Ok(true),
                 BROKEN => return Err(io::ErrorKind::ConnectionReset.into()),
                 GUARDED => {
                     self.learn_cut(core);
+                    self.resolve_doubt(core);
                     if self.rx.phase() != GUARDED {
                         continue;
                     }

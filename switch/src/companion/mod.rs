@@ -12,7 +12,8 @@
 //! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
 //! [`shown`] what those see who look on; [`fork`] processes that share a connection;
 //! [`hand`] what goes back to the peer when the SAN is left;
-//! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come.
+//! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come;
+//! [`doubt`] bytes that look like one.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
@@ -21,6 +22,7 @@
 mod cache;
 #[allow(unsafe_code)]
 mod data;
+mod doubt;
 #[allow(unsafe_code)]
 mod fork;
 mod hand;
@@ -445,6 +447,11 @@ impl Companion {
                 break Err(io::ErrorKind::TimedOut.into());
             }
             match self.rx.phase() {
+                BETWEEN if self.core.lock().guard_goes_on => {
+                    let mut core = self.core.lock();
+                    kept.extend(core.leftover.drain(..));
+                    self.leave_between(&mut core);
+                }
                 KERNEL | BETWEEN => break Ok(()),
                 BROKEN => break Err(io::ErrorKind::ConnectionReset.into()),
                 SAN => {

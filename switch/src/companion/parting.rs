@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use libc::c_int;
 
-use super::state::{BROKEN, Core, GUARDED, MARKER, SAN, Stage, marker};
+use super::state::{BETWEEN, BROKEN, Core, GUARDED, MARKER, SAN, Stage, marker};
 use super::{Companion, kernel};
 use crate::conn::Lingering;
 
@@ -121,9 +121,13 @@ impl Companion {
             return true;
         }
         self.learn_cut(core);
+        self.resolve_doubt(core);
         let Some(fd) = core.tcp.as_ref().map(AsRawFd::as_raw_fd) else {
             return false;
         };
+        if self.rx.phase() == BETWEEN {
+            self.reset_at_end(core);
+        }
         if self.rx.phase() != GUARDED {
             return false;
         }
@@ -139,7 +143,7 @@ impl Companion {
                 self.reset_at_end(core);
                 false
             }
-            None => match ahead(fd, &marker(core.session())) {
+            None => match ahead(fd, marker(core.session()).get(core.doubtful().len()..)) {
                 Ahead::Wait => true,
                 Ahead::End => false,
                 Ahead::Unread => {
@@ -177,7 +181,9 @@ impl Companion {
     }
 }
 
-fn ahead(fd: c_int, marker: &[u8; MARKER]) -> Ahead {
+/// `marker` is what is still to come of it.
+fn ahead(fd: c_int, marker: Option<&[u8]>) -> Ahead {
+    let marker = marker.unwrap_or_default();
     let mut room = [0; MARKER];
     match kernel::receive_into(fd, &mut room, libc::MSG_DONTWAIT | libc::MSG_PEEK) {
         Ok(0) => Ahead::End,

@@ -49,8 +49,6 @@ const CHUNK: usize = 64;
 
 /// How long to wait for TCP's word after the SAN was lost.
 const VERDICT: Duration = Duration::from_millis(500);
-/// How long to wait for the cut when the marker has come before it.
-const OVERTAKEN: Duration = Duration::from_secs(10);
 /// Times that a connection may go back before it stays.
 const STICKY: u32 = 3;
 
@@ -133,9 +131,15 @@ pub(super) struct Core {
     session: [u8; 16],
     cut: Option<u64>,
     cut_bytes: ([u8; 8], usize),
+    /// What was taken of the marker; while `cut` is not reached, bytes that look like it.
     marker_in: ([u8; MARKER], usize),
+    /// The receiving direction is `BETWEEN`, and guarded again after it.
+    pub(super) guard_goes_on: bool,
     /// The marker was seen.
     verified: bool,
+    /// Somebody has been woken for the marker before `cut` was known, and may not be woken for it
+    /// again.
+    marker_met: bool,
     /// What is still to be written of our marker.
     pub(super) marker_out: Vec<u8>,
     pub(super) leftover: VecDeque<u8>,
@@ -211,6 +215,30 @@ impl Core {
         self.session
     }
 
+    /// What was taken from the kernel as the beginning of the marker, or as what looks like it.
+    pub(super) fn doubtful(&self) -> &[u8] {
+        let (bytes, have) = &self.marker_in;
+        bytes.get(..*have).unwrap_or_default()
+    }
+
+    pub(super) fn put_doubtful(&mut self, bytes: &[u8]) {
+        let (place, have) = &mut self.marker_in;
+        for (to, byte) in place.iter_mut().skip(*have).zip(bytes) {
+            *to = *byte;
+        }
+        *have = MARKER.min(*have + bytes.len());
+    }
+
+    /// Takes the first bytes of those.
+    pub(super) fn take_doubtful(&mut self, count: usize) -> Vec<u8> {
+        let (bytes, have) = &mut self.marker_in;
+        let count = count.min(*have);
+        let taken = bytes.get(..count).unwrap_or_default().to_vec();
+        bytes.copy_within(count..*have, 0);
+        *have -= count;
+        taken
+    }
+
     /// Nobody is to get the rest of the marker.
     pub(super) fn marker_gone(&mut self) {
         self.marker_out.clear();
@@ -258,13 +286,24 @@ impl Companion {
         let mut core = self.core.lock();
         self.fetch_marker(&mut core, true);
         let clear = match self.rx.phase() {
-            GUARDED if self.is_marker_all(&mut core) => Clear::Marker,
+            GUARDED if self.is_marker_all(&mut core) => {
+                self.meet_marker(&mut core);
+                Clear::Marker
+            }
             GUARDED | KERNEL => Clear::Application,
             _ => Clear::San,
         };
         drop(core);
         self.moved();
         clear
+    }
+
+    /// The caller has been told of the marker and cannot take it yet: who waits for edges is not
+    /// told of it again by the kernel, so the service thread has it told again when it can be taken.
+    fn meet_marker(&self, core: &mut Core) {
+        if !std::mem::replace(&mut core.marker_met, true) {
+            service::need_weak(self.me.clone());
+        }
     }
 
     /// Whether the marker is the next that the kernel has, though the SAN has not told yet where it
@@ -276,8 +315,11 @@ impl Companion {
         let mut room = [0; MARKER];
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
         core.cut.is_none()
-            && matches!(kernel::receive_into(fd, &mut room, flags), Ok(MARKER))
-            && room == marker(core.session)
+            && kernel::receive_into(fd, &mut room, flags).is_ok_and(|count| {
+                // What is in doubt may be its beginning.
+                let marker = marker(core.session);
+                room.get(..count) == marker.get(core.doubtful().len()..)
+            })
     }
 
     // ---- the session
@@ -310,7 +352,9 @@ impl Companion {
         core.cut = None;
         core.cut_bytes.1 = 0;
         core.marker_in.1 = 0;
+        core.guard_goes_on = false;
         core.verified = false;
+        core.marker_met = false;
         self.rx_to(GUARDED);
         // Two in the kernel at once: nobody knows whose bytes came first.
         let calls = self.rx.inflight.load(Ordering::SeqCst);
@@ -334,7 +378,7 @@ impl Companion {
                 }
                 // Nobody has written a marker: the peer does so only after an answer.
                 if self.rx.phase() == GUARDED {
-                    self.rx_to(KERNEL);
+                    self.end_guard(&mut core);
                 }
                 core.tcp = None;
                 core.parting = None;
@@ -360,7 +404,7 @@ impl Companion {
         let ready = wanted && (guarded || (self.is_open(&core) && self.guard(&mut core, session)));
         if !ready {
             if guarded {
-                self.rx_to(KERNEL);
+                self.end_guard(&mut core);
             }
             if core.stage == Stage::Joining {
                 core.stage = Stage::Idle;
@@ -501,7 +545,7 @@ impl Companion {
             match connection.read_as(room, Manner::NOT) {
                 Ok(0) => {
                     // The stream ended before it began: this direction stays.
-                    self.rx_to(KERNEL);
+                    self.end_guard(core);
                     return;
                 }
                 Ok(count) => {
@@ -615,6 +659,7 @@ impl Companion {
             return Ok(Guarded::Later);
         }
         self.learn_cut(&mut core);
+        self.resolve_doubt(&mut core);
         if self.rx.phase() != GUARDED {
             self.retire(&mut core);
             return Ok(Guarded::Changed);
@@ -634,6 +679,11 @@ impl Companion {
                 }
                 Ok(got.map_or(Guarded::Nothing, Guarded::Got))
             }
+            // The rest of what is in doubt is not to be taken for something of its own.
+            None if !core.doubtful().is_empty() => {
+                self.meet_marker(&mut core);
+                Ok(Guarded::Later)
+            }
             None => {
                 let got = nothing(receive(u64::MAX, libc::MSG_DONTWAIT | libc::MSG_PEEK))?;
                 let Some(count) = got else {
@@ -645,7 +695,13 @@ impl Companion {
                 }
                 // What comes before a marker, or what may be one, is the application's.
                 let count = match finds(count, &marker(core.session)) {
-                    Some(0) => return Ok(Guarded::Later),
+                    Some(0) => {
+                        if count < MARKER {
+                            self.take_into_doubt(&mut core, fd, count);
+                        }
+                        self.meet_marker(&mut core);
+                        return Ok(Guarded::Later);
+                    }
                     Some(own) => own,
                     None => count,
                 };
@@ -697,22 +753,12 @@ impl Companion {
             return own;
         }
         self.learn_cut(&mut core);
-        if core.cut.is_none() && self.rx.phase() == GUARDED {
-            // The kernel's path may have overtaken the SAN's.
-            let bytes = tail(0);
-            let end = Instant::now() + OVERTAKEN;
-            while find_marker(&bytes, &marker(core.session)).is_some() && Instant::now() < end {
-                self.learn_cut(&mut core);
-                if core.cut.is_some() || self.rx.phase() != GUARDED {
-                    break;
-                }
-                parking_lot::MutexGuard::unlocked(&mut core, || {
-                    std::thread::sleep(Duration::from_micros(50));
-                });
-            }
-        }
         let own = match self.left(&core) {
             Some(left) => count.min(usize::try_from(left).unwrap_or(usize::MAX)),
+            // The kernel's path may have overtaken the SAN's.
+            None if self.rx.phase() == GUARDED => {
+                find_marker(&tail(0), &marker(core.session)).unwrap_or(count)
+            }
             None => count,
         };
         if peeks {
@@ -734,7 +780,7 @@ impl Companion {
                     }
                 }
             }
-            if core.marker_in.1 == MARKER {
+            if core.marker_in.1 == MARKER && self.left(&core) == Some(0) {
                 drop(self.check_marker(&mut core));
             }
         }
@@ -749,6 +795,7 @@ impl Companion {
             return;
         }
         self.learn_cut(core);
+        self.resolve_doubt(core);
         if self.rx.phase() != GUARDED {
             self.retire(core);
             return;
@@ -759,7 +806,8 @@ impl Companion {
         if self.left(core) != Some(0) {
             return;
         }
-        if takes {
+        // One that was taken as a whole wakes nobody any more.
+        if takes || core.marker_in.1 == MARKER {
             if let Err(error) = self.take_marker(core, fd) {
                 tracing::debug!(%error, "no marker");
             }
@@ -802,7 +850,11 @@ impl Companion {
     /// Ends the session when neither direction needs it any more.
     pub(super) fn retire(&self, core: &mut Core) {
         let back = |phase| matches!(phase, KERNEL | BETWEEN);
-        if core.stage != Stage::Up || !back(self.rx.phase()) || !back(self.tx.phase()) {
+        if core.guard_goes_on
+            || core.stage != Stage::Up
+            || !back(self.rx.phase())
+            || !back(self.tx.phase())
+        {
             return;
         }
         if !Companion::is_handed(core) {
@@ -869,6 +921,9 @@ impl Companion {
         if core.end_due && core.connection.as_ref().is_none_or(|one| one.is_closed()) {
             self.write_marker(&mut core);
         }
+        // Who has met it finds it now, or finds that there is none.
+        let due = core.marker_met && (self.rx.phase() != GUARDED || core.cut.is_some());
+        core.marker_met &= !due;
         let pending = !core.marker_out.is_empty()
             || core.hand.is_some()
             || self.rx.phase() == GUARDED
@@ -879,6 +934,9 @@ impl Companion {
         let mixed = core.shadow.is_some() && self.rx.phase() == GUARDED;
         drop(core);
         self.moved();
+        if due {
+            self.tell_due();
+        }
         if mixed {
             // The kernel's arrivals are to be shown, too.
             let news = self.look();

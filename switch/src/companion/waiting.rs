@@ -21,6 +21,9 @@ pub trait Watcher: Any + Send + Sync {
     /// A call has taken news from the provider, or has changed readiness on the SAN, since the last
     /// [`Companion::refresh`], [`Companion::bits`] or [`Companion::arm`]. Told once for each of those.
     fn used(&self, companion: &Arc<Companion>);
+    /// What the kernel's socket is readable by can be taken now, and could not when the kernel last
+    /// told of it: who waits for edges is to be told again.
+    fn due(&self, companion: &Arc<Companion>);
     /// The last descriptor of this process is about to be closed.
     fn closed(&self, companion: &Arc<Companion>);
     /// For the watcher's maker.
@@ -203,6 +206,10 @@ impl Companion {
     /// To be called when `on_kernel` has changed, with no lock held.
     pub(super) fn tell_moved(&self) {
         self.tell(|watcher, me| watcher.moved(me));
+    }
+
+    pub(super) fn tell_due(&self) {
+        self.tell(|watcher, me| watcher.due(me));
     }
 
     pub(super) fn tell_closed(&self) {
