@@ -11,7 +11,7 @@
 //! * `member`: one connection in one set, where it is registered, and moving it;
 //! * `control`: epoll_ctl(); `wait`, `spin`: epoll_wait(); `watch`: what companions tell;
 //! * `fork`: two processes with one set;
-//! * `care`: the service thread's part, for sets whose waiters we do not see; `sys`: the kernel.
+//! * `hash`: maps by numbers; `care`: the service thread's part, for sets whose waiters we do not see; `sys`: the kernel.
 //!
 //! Locks: a set's state, then nothing but the companion's list of sets (never held together with
 //! another state). No companion is called under a set's lock: it may call back.
@@ -19,13 +19,14 @@
 mod care;
 mod control;
 mod fork;
+mod hash;
 mod member;
 mod spin;
 pub(crate) mod sys;
 mod wait;
 mod watch;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -38,6 +39,7 @@ pub(crate) use wait::{Wait, wait};
 pub(crate) use watch::tell_others;
 
 use crate::{guard, log};
+use hash::Map;
 use member::{Cookie, Home, Member};
 
 /// A poll set of the program.
@@ -61,6 +63,8 @@ pub(crate) struct Set {
     passing: AtomicU32,
     /// Waits of ours that have begun.
     waits: AtomicU64,
+    /// Calls of epoll_ctl() that were answered here.
+    checks: AtomicU32,
     /// The service thread does not look after the set until it is told to.
     resting: AtomicBool,
     /// When a connection last had something to tell, in nanoseconds.
@@ -89,9 +93,9 @@ struct State {
     members: Vec<Place>,
     free: Vec<u32>,
     /// The member of each companion.
-    by_key: HashMap<usize, u32>,
+    by_key: Map<usize, u32>,
     /// The member that was last registered with this data.
-    by_data: HashMap<u64, u32>,
+    by_data: Map<u64, u32>,
     /// Members to be looked at.
     ready: VecDeque<Cookie>,
     /// Members that may have no registration any more.
@@ -158,6 +162,7 @@ impl Set {
             sleeping: AtomicU32::new(0),
             passing: AtomicU32::new(0),
             waits: AtomicU64::new(0),
+            checks: AtomicU32::new(0),
             resting: AtomicBool::new(true),
             active_at: AtomicU64::new(0),
             spin: spin::Spin::default(),
@@ -172,8 +177,8 @@ impl Set {
                 own: None,
                 members: Vec::new(),
                 free: Vec::new(),
-                by_key: HashMap::new(),
-                by_data: HashMap::new(),
+                by_key: Map::default(),
+                by_data: Map::default(),
                 ready: VecDeque::new(),
                 idle: Vec::new(),
                 transit: Vec::new(),
@@ -287,7 +292,7 @@ impl State {
 }
 
 /// The sets of the process, by the program's numbers.
-static SETS: RwLock<Option<HashMap<RawFd, Arc<Set>>>> = RwLock::new(None);
+static SETS: RwLock<Option<Map<RawFd, Arc<Set>>>> = RwLock::new(None);
 /// How many numbers there are: nobody takes the lock in a process without sets.
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
 
@@ -315,7 +320,7 @@ fn name(fd: RawFd, set: &Arc<Set>) {
     crate::table::set_poll_set(fd);
     set.lock().numbers.push(fd);
     let mut sets = SETS.write();
-    let sets = sets.get_or_insert_with(HashMap::new);
+    let sets = sets.get_or_insert_with(Map::default);
     sets.insert(fd, Arc::clone(set));
     NUMBERS.store(sets.len(), Ordering::Relaxed);
 }

@@ -47,12 +47,14 @@ unsafe fn send_file(
         stay_with_the_kernel(held, to);
         return kernel();
     }
-    let mut piece = vec![0_u8; PIECE.min(count)];
+    // Never zeroed: what is sent of it was read before.
+    let mut piece = Vec::<u8>::with_capacity(PIECE.min(count));
+    let room = PIECE.min(count);
     let mut done = 0;
     let most = count.min(MOST);
     let mut error = None;
     while done < most {
-        let want = piece.len().min(most - done);
+        let want = room.min(most - done);
         let place = start.saturating_add(off64_t::try_from(done).unwrap_or(off64_t::MAX));
         // SAFETY: the piece has that much room.
         let got = unsafe { libc::pread64(from, piece.as_mut_ptr().cast(), want, place) };

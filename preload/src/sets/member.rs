@@ -234,6 +234,12 @@ impl Member {
         self.registrations.iter().any(shadowed)
     }
 
+    /// Whether only what comes in is to be told, and by us.
+    pub(super) fn only_reads(&self) -> bool {
+        let reads = |r: &Registration| r.home == Home::Direct && r.events & OUT == 0;
+        !self.registrations.is_empty() && self.registrations.iter().all(reads)
+    }
+
     /// After a look that has told something or not: whether another one soon may find something.
     pub(super) fn is_hot(&mut self, told: bool) -> bool {
         self.quiet = !told;

@@ -274,6 +274,7 @@ impl Set {
                 continue;
             };
             let has_shadow = member.has_shadow();
+            let only_reads = member.only_reads();
             let quiet = !has_shadow && how == Look::Again && member.quiet && member.is_hot(false);
             drop(state);
             if quiet && self.sleeping.load(Ordering::SeqCst) == 0 && !companion.glance() {
@@ -289,6 +290,11 @@ impl Set {
                 if self.sleeping.load(Ordering::Relaxed) > 0 {
                     self.kick(&state);
                 }
+                continue;
+            }
+            if only_reads && self.is_passed_over(&companion, cookie, how) {
+                drop(companion);
+                state = self.lock();
                 continue;
             }
             let stays = self.look_at(&companion, cookie, has_shadow, how, &mut out);
@@ -308,6 +314,33 @@ impl Set {
             self.kick(&state);
         }
         out.filled
+    }
+
+    /// With one that has nothing to read, when nothing else is asked for: it is armed, or to be
+    /// looked at by the next call. False: it has to be looked at.
+    fn is_passed_over(&self, companion: &Arc<Companion>, cookie: Cookie, how: Look) -> bool {
+        let waits = how == Look::Again && self.sleeping.load(Ordering::SeqCst) == 0;
+        if !(waits || how == Look::Arm) || !companion.has_nothing_to_read() {
+            return false;
+        }
+        let mut state = self.lock();
+        let Some((index, member)) = state.named(cookie) else {
+            return true;
+        };
+        if waits && member.is_hot(false) {
+            // Unless somebody has queued it meanwhile.
+            let quiet = !member.queued;
+            state.put(index);
+            if let Some(member) = state.member(index) {
+                member.quiet = quiet;
+            }
+            if self.sleeping.load(Ordering::Relaxed) > 0 {
+                self.kick(&state);
+            }
+            return true;
+        }
+        drop(state);
+        self.arm(companion, cookie)
     }
 
     /// Looks at one; true if it is to be looked at by the next call, too.

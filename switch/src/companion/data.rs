@@ -3,6 +3,7 @@
 //! The application's buffers are raw memory here, vouched for by the caller; everything behind this
 //! file sees slices.
 
+use std::borrow::Cow;
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -178,6 +179,15 @@ fn rest(buffers: &[iovec], mut skip: usize, most: u64) -> Vec<iovec> {
     rest
 }
 
+/// As [`rest`], all of it; mostly that is all there is.
+fn behind(buffers: &[iovec], skip: usize) -> Cow<'_, [iovec]> {
+    if skip == 0 {
+        Cow::Borrowed(buffers)
+    } else {
+        Cow::Owned(rest(buffers, skip, u64::MAX))
+    }
+}
+
 fn length(buffers: &[iovec]) -> usize {
     buffers
         .iter()
@@ -322,7 +332,7 @@ impl Companion {
         let mut patience = Patience::new(fd, flags, libc::SO_RCVTIMEO);
         let mut done = 0;
         loop {
-            let left = rest(buffers, done, u64::MAX);
+            let left = behind(buffers, done);
             patience.has_part = done > 0;
             // SAFETY: parts of the buffers that the caller vouches for.
             match unsafe { self.receive_some(&mut patience, &left) } {
@@ -551,7 +561,11 @@ impl Companion {
         let mut done = 0;
         loop {
             let by_kernel = matches!(self.tx.phase(), KERNEL | GUARDED);
-            let left = rest(buffers, done, if by_kernel { most } else { u64::MAX });
+            let left = if by_kernel {
+                Cow::Owned(rest(buffers, done, most))
+            } else {
+                behind(buffers, done)
+            };
             patience.has_part = done > 0;
             // SAFETY: parts of the buffers that the caller vouches for.
             let sent = unsafe { self.send_some(&mut patience, &left) };

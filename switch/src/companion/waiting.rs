@@ -293,6 +293,17 @@ impl Companion {
             .is_some_and(|connection| connection.glance())
     }
 
+    /// Whether a waiter who wants to read, and nothing else, has nothing to be told. Takes little
+    /// time; `false` says nothing.
+    #[must_use]
+    pub fn has_nothing_to_read(&self) -> bool {
+        self.rx.phase() == SAN
+            && self.tx.phase() == SAN
+            && self
+                .connection()
+                .is_some_and(|connection| connection.has_nothing_to_read())
+    }
+
     /// Edges as of the last look: of readability (something arrived) and of writability (room came
     /// back after there had been none). Each changes with each edge.
     #[must_use]

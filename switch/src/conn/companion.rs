@@ -295,14 +295,28 @@ impl Connection {
         state.poll(&self.socket, None)
     }
 
+    /// Whether, looked at now, there is nothing to read, no end and no failure. `false` if another
+    /// thread is at it.
+    pub(crate) fn has_nothing_to_read(&self) -> bool {
+        let Some(mut state) = self.state.try_lock() else {
+            return false;
+        };
+        !state.poll(&self.socket, None)
+            && !state.closed
+            && state.session.peer_end().is_none()
+            && state.session.failure().is_none()
+            && state.urgent.is_empty()
+            && !state.is_readable()
+            && !state.is_announced()
+    }
+
     fn look_as(&self, outsider: bool) -> News {
         let mut state = self.lock();
-        state.set_direct(&self.socket, false);
-        for _ in 0..LOOKS {
-            if !state.poll(&self.socket, None) {
-                break;
-            }
+        // What a reader of large data would fetch into temporary memory now, it copies once more.
+        if !state.reads_large {
+            state.set_direct(&self.socket, false);
         }
+        state.looked = (0..LOOKS).any(|_| !state.poll(&self.socket, None));
         state.tick(&self.socket);
         let end = state.session.peer_end().map(|(end, _)| end);
         let wanted = state.write_wanted.max(1);
@@ -315,7 +329,7 @@ impl Connection {
             arrived: low ^ ends,
             // Relaxed: under the connection's lock.
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            readable: state.is_readable(),
+            readable: state.is_readable() || state.is_announced(),
             writable: failed || state.closed || state.has_room(wanted),
             urgent: !state.urgent.is_empty() && !state.urgent.inline,
             peer_shut: end == Some(End::Shutdown),

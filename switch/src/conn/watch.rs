@@ -77,15 +77,19 @@ impl Drop for Watching<'_> {
 }
 
 impl State {
+    /// Whether large data waits for the application's own buffer: it is there for a read that brings
+    /// one.
+    pub(super) fn is_announced(&self) -> bool {
+        self.direct && matches!(self.session.readable(), Readable::Remote { .. })
+    }
+
     /// As the kernel answers for a TCP socket.
     fn poll_bits(&self) -> c_short {
         let mut bits = 0;
         let readable = self.session.readable();
-        // What waits for the application's own buffer is there for a read that brings one.
-        let is_announced = self.direct && matches!(readable, Readable::Remote { .. });
         let has_failed = self.session.failure().is_some() || self.closed;
         let has_ended = has_failed || matches!(readable, Readable::Eof);
-        if self.is_readable() || is_announced || has_ended {
+        if self.is_readable() || self.is_announced() || has_ended {
             bits |= libc::POLLIN | libc::POLLRDNORM;
         }
         if has_failed || self.is_writable() {
