@@ -64,9 +64,10 @@ pub(crate) enum Mode {
     /// The SAN where it serves the address, in the mode its provider is best at; else TCP
     #[default]
     Auto,
-    /// The SAN, the receiver pulls (RDMA read)
+    /// The SAN and never TCP; the receiver pulls (RDMA read), unless it cannot or the other end
+    /// wants write: then the sender pushes, and the report says why
     Read,
-    /// The SAN, the sender pushes (RDMA write)
+    /// The SAN and never TCP; the sender pushes (RDMA write), whatever the other end wants
     Write,
     /// TCP only
     Tcp,
@@ -80,6 +81,11 @@ impl Mode {
             Mode::Write => "write",
             Mode::Tcp => "tcp",
         }
+    }
+
+    /// Whether a connection over TCP will not do.
+    pub(crate) fn is_san_only(self) -> bool {
+        matches!(self, Mode::Read | Mode::Write)
     }
 }
 

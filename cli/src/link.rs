@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use wsd_switch::{Reason, SanListener, SanStream, SendPolicy, StreamOptions, Transport};
+use wsd_switch::{
+    Reason, SanListener, SanStream, SendPolicy, Stats, StreamOptions, Switch, Transport,
+};
 
 use crate::args::Mode;
 use crate::failure::Failure;
@@ -82,19 +84,23 @@ fn cannot_connect(to: &str, error: io::Error) -> Failure {
     Failure::caused(format!("cannot connect to {to}"), error).advise(advice)
 }
 
-/// With `--mode read` or `--mode write` a connection must be over the SAN.
-fn require(link: &Link, mode: Mode) -> Result<(), Failure> {
-    match (link.transport(), mode) {
-        (Transport::Tcp { reason }, Mode::Read | Mode::Write) => Err(Failure::new(format!(
-            "the SAN does not carry this connection: {reason}"
+/// With `--mode read` or `--mode write` a connection must be over the SAN, whoever has made it.
+pub(crate) fn require(link: &Link, mode: Mode) -> Result<(), Failure> {
+    match link.transport() {
+        Transport::Tcp { reason } if mode.is_san_only() => Err(Failure::new(format!(
+            "the SAN does not carry this connection, as --mode {} demands: {reason}",
+            mode.name()
         ))
         .advise("see wsdirect info, or allow TCP with --mode auto")),
         _ => Ok(()),
     }
 }
 
+/// Listens. With a mode that only the SAN has, an address that it does not serve is a failure: no
+/// connection that may be taken could ever come.
 pub(crate) fn listen(at: &str, mode: Mode, purpose: Use) -> Result<Listener, Failure> {
-    SanListener::bind_with(at, &options(mode, purpose)).map_err(|error| {
+    let listener = SanListener::bind_with(at, &options(mode, purpose));
+    let listener = listener.map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "another program listens on this port; choose another one, or 0 for a free one"
@@ -104,7 +110,15 @@ pub(crate) fn listen(at: &str, mode: Mode, purpose: Use) -> Result<Listener, Fai
             _ => "check the address",
         };
         Failure::caused(format!("cannot listen on {at}"), error).advise(advice)
-    })
+    })?;
+    match listener.tcp_only() {
+        Some(reason) if mode.is_san_only() => Err(Failure::new(format!(
+            "the SAN does not listen on {at}, as --mode {} demands: {reason}",
+            mode.name()
+        ))
+        .advise("see wsdirect info, or allow TCP with --mode auto")),
+        _ => Ok(listener),
+    }
 }
 
 pub(crate) fn address_of(listener: &Listener) -> Result<SocketAddr, Failure> {
@@ -146,8 +160,10 @@ pub(crate) struct Path {
     /// "san" or "tcp".
     pub(crate) kind: &'static str,
     pub(crate) provider: Option<String>,
-    /// Who moved large data, if there was any: "read" is the receiver, "write" the sender.
+    /// Who moved large data, if any was moved by RDMA: "read" is the receiver, "write" the sender.
     pub(crate) mode: Option<&'static str>,
+    /// Why it was not moved as `--mode` wanted.
+    pub(crate) gave_way: Option<&'static str>,
     /// Why TCP.
     pub(crate) reason: Option<String>,
 }
@@ -177,33 +193,81 @@ impl fmt::Display for Path {
 }
 
 /// As it stands now: whether large data is read or written shows when there has been some.
-pub(crate) fn path(link: &Link) -> Path {
+pub(crate) fn path(link: &Link, wanted: Mode) -> Path {
+    let nothing = Path {
+        kind: "other",
+        provider: None,
+        mode: None,
+        gave_way: None,
+        reason: None,
+    };
     match link.transport() {
         Transport::San { provider } => {
             let stats = link.stats();
-            let read = stats.rdma_reads > 0 || stats.large_sent > 0 && stats.rdma_writes == 0;
-            let large = stats.large_sent + stats.large_received > 0;
-            let mode = large.then_some(if read { "read" } else { "write" });
+            let mode = mover(&stats);
             Path {
                 kind: "san",
+                gave_way: gave_way(wanted, mode, &stats, || can_read(&provider)),
                 provider: Some(provider),
                 mode,
-                reason: None,
+                ..nothing
             }
         }
         Transport::Tcp { reason } => Path {
             kind: "tcp",
-            provider: None,
-            mode: None,
             reason: Some(reason.to_string()),
+            ..nothing
         },
         other => Path {
-            kind: "other",
             provider: Some(other.to_string()),
-            mode: None,
-            reason: None,
+            ..nothing
         },
     }
+}
+
+/// By what has been moved and not by what was announced: that may have been refused, and have come
+/// in messages.
+fn mover(stats: &Stats) -> Option<&'static str> {
+    if stats.rdma_read_bytes + stats.peer_read_bytes > 0 {
+        Some("read")
+    } else if stats.rdma_write_bytes + stats.peer_write_bytes > 0 {
+        Some("write")
+    } else {
+        None
+    }
+}
+
+/// Why large data was not moved as it was wanted. What the other end wants is not told over the
+/// wire, only what it will do; so the reasons are given as far as they are known.
+fn gave_way(
+    wanted: Mode,
+    mode: Option<&str>,
+    stats: &Stats,
+    reads_here: impl FnOnce() -> bool,
+) -> Option<&'static str> {
+    match (wanted, mode) {
+        (Mode::Read, Some("write")) if stats.rdma_write_bytes > 0 => {
+            Some("the receiver has no RDMA read, or was started with --mode write")
+        }
+        (Mode::Read, Some("write")) if !reads_here() => Some("this end has no RDMA read"),
+        (Mode::Read, Some("write")) => {
+            Some("the sender was started with --mode write, or offers no memory to be read")
+        }
+        (Mode::Write, Some("read")) => Some("the receiver offers no memory to be written to"),
+        (Mode::Read | Mode::Write, None) if stats.refused_sent + stats.refused_received > 0 => {
+            Some("memory for RDMA could not be had, so that large data went in messages")
+        }
+        _ => None,
+    }
+}
+
+/// Whether a provider of this host has RDMA reads.
+fn can_read(provider: &str) -> bool {
+    let found = Switch::global().info().providers;
+    let states = found.into_iter().filter(|one| one.name == provider);
+    states
+        .filter_map(|one| one.state.ok())
+        .any(|limits| limits.rdma_read)
 }
 
 /// What this end of a connection has done.
@@ -232,5 +296,65 @@ pub(crate) fn counters(link: &Link) -> Counters {
         messages_received: stats.messages_received,
         rdma_reads: stats.rdma_reads,
         rdma_writes: stats.rdma_writes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(change: impl FnOnce(&mut Stats)) -> Stats {
+        let mut stats = Stats::default();
+        change(&mut stats);
+        stats
+    }
+
+    #[test]
+    fn who_moved_large_data_is_known_by_what_was_moved_and_not_by_what_was_announced() {
+        let announced = stats(|stats| {
+            stats.large_sent = 3;
+            stats.refused_received = 3;
+        });
+        assert_eq!(mover(&announced), None);
+        let announced = stats(|stats| {
+            stats.large_received = 3;
+            stats.refused_sent = 3;
+        });
+        assert_eq!(mover(&announced), None);
+        assert_eq!(mover(&stats(|one| one.peer_read_bytes = 1)), Some("read"));
+        assert_eq!(mover(&stats(|one| one.rdma_read_bytes = 1)), Some("read"));
+        assert_eq!(mover(&stats(|one| one.peer_write_bytes = 1)), Some("write"));
+        assert_eq!(mover(&stats(|one| one.rdma_write_bytes = 1)), Some("write"));
+    }
+
+    #[test]
+    fn a_mode_that_gave_way_is_told_with_its_reason_and_one_that_did_not_is_not() {
+        let why = |wanted, stats: Stats, reads| gave_way(wanted, mover(&stats), &stats, || reads);
+        let wrote = || stats(|one| one.rdma_write_bytes = 1);
+        let written = || stats(|one| one.peer_write_bytes = 1);
+        let read = || stats(|one| one.peer_read_bytes = 1);
+        assert!(why(Mode::Read, wrote(), true).unwrap().contains("receiver"));
+        assert!(why(Mode::Read, written(), true).unwrap().contains("sender"));
+        assert!(
+            why(Mode::Read, written(), false)
+                .unwrap()
+                .contains("this end")
+        );
+        assert!(why(Mode::Write, read(), true).unwrap().contains("receiver"));
+        let refused = || stats(|one| one.refused_received = 1);
+        for mode in [Mode::Read, Mode::Write] {
+            assert!(why(mode, refused(), true).unwrap().contains("messages"));
+            assert_eq!(why(mode, Stats::default(), true), None);
+        }
+        for (mode, stats) in [
+            (Mode::Read, read()),
+            (Mode::Write, wrote()),
+            (Mode::Write, written()),
+            (Mode::Auto, read()),
+            (Mode::Auto, written()),
+            (Mode::Auto, refused()),
+        ] {
+            assert_eq!(why(mode, stats, true), None);
+        }
     }
 }

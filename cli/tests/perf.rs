@@ -10,6 +10,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
 use serde_json::Value;
 use support::{Running, expect_code, wsdirect};
 
@@ -61,19 +64,20 @@ fn one_call_measures_all_transports_and_their_ratios() {
     }
 }
 
-#[test]
-fn a_server_apart_serves_one_client_after_the_other() {
+/// A started server, and where it listens.
+fn serving(more: &[&str]) -> (Child, String) {
     let mut server = wsdirect(["perf", "--listen", &support::anywhere()]);
-    server.stderr(std::process::Stdio::piped());
-    let mut server = server.spawn().unwrap();
+    let mut server = server.args(more).spawn().unwrap();
     let mut line = String::new();
     let stdout = server.stdout.take().unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("listening on ")
-        .unwrap()
-        .to_owned();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap();
+    (server, address.to_owned())
+}
+
+#[test]
+fn a_server_apart_serves_one_client_after_the_other() {
+    let (mut server, address) = serving(&[]);
     for _ in 0..2 {
         let mut perf = wsdirect([
             "perf",
@@ -93,6 +97,23 @@ fn a_server_apart_serves_one_client_after_the_other() {
     }
     server.kill().unwrap();
     server.wait().unwrap();
+}
+
+#[test]
+fn a_server_that_demands_the_san_turns_tcp_away_and_goes_on() {
+    let (mut server, address) = serving(&["--mode", "read"]);
+    let client = |mode: &str| {
+        let mut perf = wsdirect(["perf", "--connect", &address, "--mode", mode, "--json"]);
+        perf.args(QUICK);
+        Running::start(perf).finish()
+    };
+    let stderr = expect_code(&client("tcp"), 1);
+    assert!(stderr.contains("does not answer"), "{stderr}");
+    expect_code(&client("auto"), 0);
+    server.kill().unwrap();
+    let said = server.wait_with_output().unwrap();
+    let said = support::text(&said.stderr);
+    assert!(said.contains("turned away a connection: the SAN"), "{said}");
 }
 
 #[test]

@@ -92,8 +92,11 @@ fn check(sender: End, receiver: End, bytes: &[u8], mover: Mover) {
         Mover::Sender => (writes, reads, "write"),
     };
     assert!(right > 0 && wrong == 0, "{case}: {sent} {received}");
-    for report in [&sent, &received] {
+    for (end, report) in [(sender, &sent), (receiver, &received)] {
         assert_eq!(report["path"]["mode"], word, "{case}: {report}");
+        let why = report["path"]["gave_way"].as_str();
+        let gave_way = end.mode == "read" && mover == Mover::Sender;
+        assert_eq!(why.is_some(), gave_way, "{case}: {report}");
     }
 }
 
@@ -160,4 +163,78 @@ fn over_pipelined_rdma_too_the_receivers_ability_to_read_decides() {
         &bytes,
         Mover::Sender,
     );
+}
+
+/// What both ends say to people: their standard errors, after a transfer of some MiB.
+fn said(sender: End, receiver: End) -> [String; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::write(&from, pattern(9 << 20)).unwrap();
+    let mut recv = wsdirect(["recv", &support::anywhere(), "--mode", receiver.mode, "-o"]);
+    recv.arg(&to).envs(receiver.environment.iter().copied());
+    let waiting = Receiver::from(recv);
+    let mut send = wsdirect(["send", "--mode", sender.mode]);
+    send.arg(&from).arg(&waiting.address);
+    send.envs(sender.environment.iter().copied());
+    let sent = Running::start(send).finish();
+    let received = waiting.process.finish();
+    [expect_code(&sent, 0), expect_code(&received, 0)]
+}
+
+#[test]
+fn a_mode_that_gave_way_is_told_to_people_with_the_reason() {
+    const NOTE: &str = "--mode read gave way: ";
+    let [sent, received] = said(end("read", ANY), end("write", ANY));
+    assert!(sent.contains(&format!("{NOTE}the receiver")), "{sent}");
+    assert!(!received.contains("gave way"), "{received}");
+    let [sent, received] = said(end("write", ANY), end("read", ANY));
+    assert!(!sent.contains("gave way"), "{sent}");
+    assert!(
+        received.contains(&format!("{NOTE}the sender")),
+        "{received}"
+    );
+    let [sent, received] = said(end("auto", ANY), end("read", NO_READS));
+    assert!(!sent.contains("gave way"), "{sent}");
+    let own = format!("{NOTE}this end has no RDMA read");
+    assert!(received.contains(&own), "{received}");
+    for text in said(end("read", NO_READS), end("read", ANY)) {
+        assert!(!text.contains("gave way"), "{text}");
+    }
+}
+
+#[test]
+fn a_receiver_that_demands_the_san_takes_nothing_over_tcp() {
+    for mode in ["read", "write"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::write(&from, pattern(LARGE)).unwrap();
+        let receiver = Receiver::start(&to, &["--mode", mode]);
+        let mut send = wsdirect(["send", "--mode", "tcp"]);
+        send.arg(&from).arg(&receiver.address);
+        let sent = expect_code(&Running::start(send).finish(), 1);
+        let received = expect_code(&receiver.process.finish(), 1);
+        for said in [&sent, &received] {
+            assert!(said.contains(&format!("--mode {mode} demands")), "{said}");
+            assert!(said.contains("over TCP"), "{said}");
+        }
+        assert!(sent.contains("the receiver could not take it"), "{sent}");
+        assert!(
+            received.contains("allow TCP with --mode auto"),
+            "{received}"
+        );
+        assert_eq!(names(folder.path()), ["from"]);
+    }
+}
+
+#[test]
+fn who_demands_the_san_where_there_is_none_need_not_wait_for_anybody() {
+    for mode in ["read", "write"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recv = wsdirect(["recv", &support::anywhere(), "--mode", mode, "-o"]);
+        recv.arg(folder.path().join("to")).env("WSD_SWITCH", "off");
+        let said = expect_code(&Running::start(recv).finish(), 1);
+        assert!(said.contains("the SAN does not listen on"), "{said}");
+        assert!(!said.contains("wsdirect: listening"), "{said}");
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
 }

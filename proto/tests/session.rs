@@ -140,6 +140,12 @@ fn a_receiver_that_reads_goes_through_the_documented_steps() {
         pair.b.log.take().unwrap(),
         ["AllocateTemp", "RdmaRead", "ReadDone", "FreeTemp"]
     );
+    let (sender, receiver) = (pair.a.session.stats(), pair.b.session.stats());
+    assert_eq!(sender.peer_read_bytes, receiver.rdma_read_bytes);
+    assert_eq!(
+        (sender.peer_read_bytes, receiver.peer_write_bytes),
+        (900, 0)
+    );
     pair.check_complete();
 }
 
@@ -164,6 +170,12 @@ fn a_receiver_that_cannot_read_is_written_to_in_the_documented_steps() {
     assert_eq!(pair.a.log.take().unwrap(), sender);
     let receiver = ["AllocateTemp", "Expose", "Location", "Conceal", "FreeTemp"];
     assert_eq!(pair.b.log.take().unwrap(), receiver);
+    let (sender, receiver) = (pair.a.session.stats(), pair.b.session.stats());
+    assert_eq!(receiver.peer_write_bytes, sender.rdma_write_bytes);
+    assert_eq!(
+        (sender.peer_read_bytes, receiver.peer_write_bytes),
+        (0, 900)
+    );
     pair.check_complete();
 }
 
@@ -281,7 +293,24 @@ fn a_receiver_without_memory_gets_the_rest_in_messages() {
             pair.a.session.stats().fill_bytes_sent,
             stats.fill_bytes_received
         );
+        assert_ne!(pair.a.session.stats().large_sent, 0);
+        assert_eq!(
+            no_rdma(&pair),
+            [0; 4],
+            "it was announced, and went in messages"
+        );
     }
+}
+
+/// What each side says that the other has moved, and what it has moved itself, from `a` to `b`.
+fn no_rdma(pair: &Pair) -> [u64; 4] {
+    let (sender, receiver) = (pair.a.session.stats(), pair.b.session.stats());
+    [
+        sender.peer_read_bytes,
+        receiver.peer_write_bytes,
+        receiver.rdma_read_bytes,
+        sender.rdma_write_bytes,
+    ]
 }
 
 #[test]
@@ -292,6 +321,7 @@ fn a_receiver_that_cannot_expose_gets_the_rest_in_messages() {
     pair.read_everything();
     pair.check_complete();
     assert_eq!(pair.b.session.stats().fill_bytes_received, 2900);
+    assert_eq!(no_rdma(&pair), [0; 4]);
 }
 
 #[test]
@@ -306,6 +336,11 @@ fn refused_in_the_middle_goes_on_where_it_stopped() {
         let stats = pair.b.session.stats();
         assert!(stats.fill_bytes_received > 0);
         assert!(stats.fill_bytes_received < 8900);
+        let by_rdma = 8900 - stats.fill_bytes_received;
+        let sender = pair.a.session.stats();
+        assert_eq!(sender.peer_read_bytes, stats.rdma_read_bytes);
+        assert_eq!(stats.peer_write_bytes, sender.rdma_write_bytes);
+        assert_eq!(sender.peer_read_bytes + stats.peer_write_bytes, by_rdma);
     }
 }
 

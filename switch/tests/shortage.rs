@@ -10,10 +10,27 @@ mod mock;
 
 use std::io::{Read, Write};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use mock::pair::{both_ways, pair, transfer};
+use mock::pair::{Pair, both_ways, pair, transfer};
 use mock::{Config, Mock};
 use wsd_switch::Switch;
+
+/// How many bytes have been moved by RDMA from the connector to the acceptor, once both know it
+/// alike: what the peer has done is known when it says so.
+fn by_rdma(pair: &Pair) -> u64 {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (sender, receiver) = (pair.connector.stats(), pair.acceptor.stats());
+        let sender = sender.peer_read_bytes + sender.rdma_write_bytes;
+        let receiver = receiver.rdma_read_bytes + receiver.peer_write_bytes;
+        if sender == receiver {
+            return receiver;
+        }
+        assert!(Instant::now() < end, "{sender} {receiver}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 #[test]
 fn a_receiver_that_cannot_register_gets_large_data_in_messages() {
@@ -31,13 +48,16 @@ fn a_receiver_that_cannot_register_gets_large_data_in_messages() {
             mock.reconfigure(|config| {
                 config.failing.insert(name, 10_055);
             });
+            let moved = by_rdma(&pair);
             transfer(&mut pair.connector, &mut pair.acceptor, 300_000);
             assert_ne!(pair.acceptor.stats().refused_sent, 0);
+            assert_eq!(by_rdma(&pair), moved, "neither end takes it for RDMA");
             assert_ne!(pair.connector.stats().refused_received, 0);
             mock.reconfigure(|config| config.failing.clear());
             let refused = pair.acceptor.stats().refused_sent;
             transfer(&mut pair.connector, &mut pair.acceptor, 300_000);
             assert_eq!(pair.acceptor.stats().refused_sent, refused);
+            assert!(by_rdma(&pair) > moved);
         });
     }
 }

@@ -234,7 +234,7 @@ struct Client {
 impl Client {
     fn connect(to: &str, args: &args::Perf) -> Result<Client, Failure> {
         let first = link::connect(to, args.mode, link::Use::Measuring)?;
-        let path = link::path(&first);
+        let path = link::path(&first, args.mode);
         let server = link::peer_of(&first)?.ip();
         let mut san = Line::new(first);
         let directory = ask_directory(&mut san).map_err(|error| {

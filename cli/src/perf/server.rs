@@ -10,6 +10,7 @@ use super::line::{Line, Stream};
 use crate::args;
 use crate::failure::Failure;
 use crate::link;
+use crate::output;
 use crate::sys::{Buffer, Usage};
 
 /// The first words of the only line the server prints; the address follows.
@@ -59,7 +60,12 @@ pub(super) fn serve(at: &str, args: &args::Perf) -> Result<(), Failure> {
         .map_err(cannot)?;
     drop(out);
     loop {
-        serve_one(link::accept(&san)?, &directory);
+        let link = link::accept(&san)?;
+        // Its client is not to measure TCP in the place of the SAN.
+        match link::require(&link, args.mode) {
+            Ok(()) => serve_one(link, &directory),
+            Err(why) => output::note(&format!("turned away a connection: {}", why.headline())),
+        }
     }
 }
 

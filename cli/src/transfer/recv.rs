@@ -36,17 +36,18 @@ pub(crate) fn recv(args: &args::Recv) -> Result<(), Failure> {
     drop(listener);
 
     let mut progress = None;
-    let stored = store(&link, sink, size, &mut progress);
+    let stored =
+        link::require(&link, args.mode).and_then(|()| store(&link, sink, size, &mut progress));
     match stored {
         Ok((start, theirs, own)) => {
             write_all(&link, &Verdict::Stored(own).encode(), PEER)?;
             let elapsed = start.elapsed();
             drop(progress);
             part(&link);
-            let (path, counters) = (link::path(&link), link::counters(&link));
+            let (path, counters) = (link::path(&link, args.mode), link::counters(&link));
             let report = Report::new("recv", name, elapsed, path, counters, theirs, own);
             let data_on_stdout = args.output.as_os_str() == "-";
-            output::report(&report, args.json, data_on_stdout)
+            report.print(args.mode, args.json, data_on_stdout)
         }
         Err(failure) => {
             drop(progress);

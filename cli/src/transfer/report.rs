@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::frame::Sum;
+use crate::args::Mode;
+use crate::failure::Failure;
 use crate::link::{Counters, Path};
+use crate::output;
 use crate::units::{Bytes, Rate};
 
 #[derive(Debug, Serialize)]
@@ -60,6 +63,14 @@ impl Report {
                 equal: sender == receiver,
             },
         }
+    }
+
+    /// Prints it, and beside it, for people, what did not go as `--mode` wanted.
+    pub(super) fn print(&self, mode: Mode, json: bool, elsewhere: bool) -> Result<(), Failure> {
+        if let Some(why) = self.path.gave_way.filter(|_| !json) {
+            output::note(&format!("--mode {} gave way: {why}", mode.name()));
+        }
+        output::report(self, json, elsewhere)
     }
 }
 

@@ -11,7 +11,6 @@ use super::{ANSWER_TIME, gone, is_parting, read_verdict, write_all};
 use crate::args;
 use crate::failure::Failure;
 use crate::link::{self, Link};
-use crate::output;
 use crate::progress::Progress;
 
 const PEER: &str = "the receiver";
@@ -57,9 +56,9 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
         Verdict::Failed(why) => return Err(refused(&why)),
         Verdict::Go => return Err(out_of_turn()),
     };
-    let (path, counters) = (link::path(&link), link::counters(&link));
+    let (path, counters) = (link::path(&link, args.mode), link::counters(&link));
     let report = Report::new("send", name, elapsed, path, counters, own, theirs);
-    output::report(&report, args.json, false)?;
+    report.print(args.mode, args.json, false)?;
     if own != theirs {
         return Err(Failure::new("the receiver got other bytes than were sent")
             .advise("send again; if it happens again, check the memory and disks of both ends"));

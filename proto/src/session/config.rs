@@ -229,6 +229,10 @@ pub struct Stats {
     pub rdma_writes: u64,
     /// Bytes of those writes.
     pub rdma_write_bytes: u64,
+    /// Bytes of this side's large transfers that the peer has fetched by RDMA reads.
+    pub peer_read_bytes: u64,
+    /// Bytes of the peer's large transfers that the peer has delivered by RDMA writes.
+    pub peer_write_bytes: u64,
     /// Messages sent for their credit alone.
     pub credits_sent: u64,
     /// Messages received for their credit alone.

@@ -189,7 +189,7 @@ impl Session {
             Message::LargeRead { .. } | Message::LargeWrite { .. } => {
                 return self.receive.large(&message, payload, stats);
             }
-            Message::ReadDone { transfer } => self.send.read_done(transfer, effects)?,
+            Message::ReadDone { transfer } => self.send.read_done(transfer, effects, stats)?,
             Message::Location {
                 transfer,
                 offset,
@@ -203,7 +203,8 @@ impl Session {
                 offset,
                 len,
             } => {
-                self.receive.write_done(transfer, offset, len, effects)?;
+                self.receive
+                    .write_done(transfer, offset, len, effects, stats)?;
             }
             Message::Refused {
                 transfer,
@@ -211,7 +212,7 @@ impl Session {
                 len,
             } => {
                 stats.refused_received += 1;
-                self.send.refused(transfer, offset, len, effects)?;
+                self.send.refused(transfer, offset, len, effects, stats)?;
             }
             Message::Credit => stats.credits_received += 1,
             Message::KeepAlive { .. } => {}

@@ -514,6 +514,7 @@ impl ReceiveSide {
         offset: u64,
         len: u64,
         effects: &mut Effects,
+        stats: &mut Stats,
     ) -> Result<(), ProtocolError> {
         let start = self.transfer(id).ok_or(ProtocolError::Transfer)?.start;
         let located = |chunk: &&Chunk| chunk.transfer == id && chunk.phase == Phase::Located;
@@ -527,6 +528,7 @@ impl ReceiveSide {
         }
         let number = chunk.number;
         self.chunk_arrived(number, effects);
+        stats.peer_write_bytes += len;
         Ok(())
     }
 

@@ -27,6 +27,10 @@ pub struct Stats {
     pub rdma_read_bytes: u64,
     /// Bytes this side has delivered by RDMA writes.
     pub rdma_write_bytes: u64,
+    /// Bytes the peer has fetched from this side by RDMA reads. Known when it says so.
+    pub peer_read_bytes: u64,
+    /// Bytes the peer has delivered to this side by RDMA writes. Known when it says so.
+    pub peer_write_bytes: u64,
     /// RDMA reads this side has made.
     pub rdma_reads: u64,
     /// RDMA writes this side has made.
@@ -69,6 +73,8 @@ impl Connection {
             bytes_received: session.bytes_received,
             rdma_read_bytes: session.rdma_read_bytes,
             rdma_write_bytes: session.rdma_write_bytes,
+            peer_read_bytes: session.peer_read_bytes,
+            peer_write_bytes: session.peer_write_bytes,
             rdma_reads: session.rdma_reads,
             rdma_writes: session.rdma_writes,
             large_sent: session.large_sent,

@@ -184,6 +184,7 @@ impl SendSide {
         &mut self,
         id: TransferId,
         effects: &mut Effects,
+        stats: &mut Stats,
     ) -> Result<(), ProtocolError> {
         let (at, transfer) = self.active(id)?;
         let owes = transfer.fill.is_some_and(|(next, end)| next < end);
@@ -191,6 +192,10 @@ impl SendSide {
             return Err(ProtocolError::Transfer);
         }
         let transfer = self.finish(at, Ok(()), effects);
+        // What went before a refusal was counted then.
+        if transfer.mode == SendMode::Read && transfer.fill.is_none() {
+            stats.peer_read_bytes += transfer.len - u64::from(transfer.initial);
+        }
         self.confirm_transfer(&transfer);
         Ok(())
     }
@@ -229,6 +234,7 @@ impl SendSide {
         offset: u64,
         len: u64,
         effects: &mut Effects,
+        stats: &mut Stats,
     ) -> Result<(), ProtocolError> {
         let (_, transfer) = self.active(id)?;
         let next = match (transfer.fill, transfer.mode) {
@@ -245,7 +251,12 @@ impl SendSide {
         let part = transfer.part(offset, len, next)?;
         match &mut transfer.fill {
             Some((_, end)) => *end += len,
-            None => transfer.fill = Some((part, part + len)),
+            None => {
+                transfer.fill = Some((part, part + len));
+                if transfer.mode == SendMode::Read {
+                    stats.peer_read_bytes += part - u64::from(transfer.initial);
+                }
+            }
         }
         // No RDMA will touch it any more.
         transfer.release(effects);
