@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
-use mock::{Config, Mock};
+use mock::{Config, Mock, Which};
 use wsd_switch::{
     ConnectOptions, Mode, Reason, SanListener, SanStream, Switch, Transport, WsaError,
 };
@@ -250,18 +250,57 @@ fn without_a_provider_there_is_tcp() {
 }
 
 #[test]
-fn the_second_provider_is_used_where_the_first_does_not_serve() {
-    // Two providers over one mock: both list the same addresses, so the first is taken.
+fn a_failed_connect_goes_to_tcp_and_not_to_the_next_provider() {
+    // Both list the same addresses, so the first is taken.
     let mock = Mock::begin(Config {
         connect_outcome: Some(10_060),
         ..Config::default()
     });
-    let switch = Switch::with_providers([mock.entry(), mock.entry()]);
+    let switch = Switch::with_providers([mock.entry(), mock.other_entry()]);
     mock.clear_trace();
     let server = Server::new();
-    assert!(switch.connect(server.address).is_ok());
-    // A failed connect goes to TCP, not to the next provider.
-    assert_eq!(mock.calls("Connect").len(), 1);
+    let stream = switch.connect(server.address).unwrap();
+    let why = Reason::ConnectFailed(WsaError(10_060));
+    assert_eq!(reason(&stream), why);
+    for name in ["Socket", "Connect"] {
+        assert_eq!(makers(&mock, name), [Which::First], "{name}");
+    }
+}
+
+/// By which entry the sockets were made on which a function was called.
+fn makers(mock: &Mock, name: &str) -> Vec<Which> {
+    mock.calls(name).iter().map(|call| call.made_by).collect()
+}
+
+#[test]
+fn the_second_provider_is_used_where_the_first_does_not_serve() {
+    let (far, one, two) = ([192, 0, 2, 1], [127, 0, 0, 1], [127, 0, 0, 2]);
+    // What either entry lists, where to, and whose that is.
+    for (first, other, to, whose) in [
+        (far, one, one, Which::Other),
+        (one, two, two, Which::Other),
+        (one, two, one, Which::First),
+        (two, one, two, Which::First),
+    ] {
+        let case = format!("{first:?}, {other:?}, to {to:?}");
+        let mock = Mock::begin(Config {
+            addresses: vec![first.into()],
+            other_addresses: vec![other.into()],
+            connect_outcome: Some(REFUSED),
+            ..Config::default()
+        });
+        {
+            let switch = Switch::with_providers([mock.entry(), mock.other_entry()]);
+            mock.clear_trace();
+            let error = switch.connect((Ipv4Addr::from(to), 7)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{case}");
+            for name in ["Socket", "Bind", "Connect", "CloseSocket"] {
+                assert_eq!(makers(&mock, name), [whose], "{name}: {case}");
+            }
+        }
+        mock.assert_nothing_left();
+        mock.assert_rules();
+    }
 }
 
 #[test]

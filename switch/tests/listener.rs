@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
-use mock::{Config, Mock};
+use mock::{Config, Mock, Which};
 use wsd_switch::{Reason, SanListener, Switch, Transport};
 
 fn here() -> (Ipv4Addr, u16) {
@@ -73,6 +73,57 @@ fn a_wildcard_listens_on_every_provider_with_the_wildcard() {
         assert_eq!(mock.calls("Bind")[0].detail, address.to_string());
         assert!(address.ip().is_unspecified());
     });
+    let mock = Mock::begin(Config {
+        other_addresses: vec![[127, 0, 0, 2].into()],
+        ..Config::default()
+    });
+    {
+        let switch = Switch::with_providers([mock.entry(), mock.other_entry()]);
+        mock.clear_trace();
+        let listener = switch.bind(any).unwrap();
+        let address = listener.local_addr().unwrap();
+        for name in ["Bind", "Listen"] {
+            let makers: Vec<_> = mock.calls(name).iter().map(|call| call.made_by).collect();
+            assert_eq!(makers, [Which::First, Which::Other], "{name}");
+        }
+        for call in mock.calls("Bind") {
+            assert_eq!(call.detail, address.to_string());
+        }
+        let told: Vec<_> = listener.providers().collect();
+        assert_eq!(told, [("mock", None), ("other mock", None)]);
+        // And both are heard: each address is that of one of them.
+        for (last, name) in [(1, "mock"), (2, "other mock")] {
+            let to = (Ipv4Addr::new(127, 0, 0, last), address.port());
+            let stream = switch.connect(to).unwrap();
+            let (accepted, peer) = listener.accept().unwrap();
+            assert_eq!(peer, stream.local_addr().unwrap());
+            for end in [stream, accepted] {
+                let provider = name.to_owned();
+                assert_eq!(end.transport(), Transport::San { provider });
+            }
+        }
+    }
+    mock.assert_nothing_left();
+    mock.assert_rules();
+}
+
+#[test]
+fn an_address_of_one_provider_is_listened_on_by_that_one_only() {
+    let mock = Mock::begin(Config {
+        addresses: vec![[192, 0, 2, 1].into()],
+        ..Config::default()
+    });
+    {
+        let switch = Switch::with_providers([mock.entry(), mock.other_entry()]);
+        mock.clear_trace();
+        let listener = switch.bind(here()).unwrap();
+        let told: Vec<_> = listener.providers().collect();
+        assert_eq!(told, [("other mock", None)]);
+        let makers: Vec<_> = mock.calls("Socket").iter().map(|c| c.made_by).collect();
+        assert_eq!(makers, [Which::Other]);
+    }
+    mock.assert_nothing_left();
+    mock.assert_rules();
 }
 
 #[test]

@@ -21,12 +21,14 @@ use parking_lot::{Mutex, MutexGuard};
 use wsd_switch::EntryPoint;
 use wsdirect::abi::{SOCKET, WSANETWORKEVENTS, WSAOVERLAPPED, WSPUPCALLTABLEEX};
 
-pub(crate) use table::startup;
+pub(crate) use table::{other_startup, startup};
 
 /// What the mock can do, and what it fails at.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) addresses: Vec<IpAddr>,
+    /// Those of the other entry, which is the same in everything else.
+    pub(crate) other_addresses: Vec<IpAddr>,
     pub(crate) rdma_read: bool,
     /// Whether it has our own WSPArmCompletion.
     pub(crate) arm: bool,
@@ -52,6 +54,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             addresses: vec![[127, 0, 0, 1].into()],
+            other_addresses: vec![[127, 0, 0, 1].into()],
             rdma_read: true,
             arm: true,
             max_message: Some(64 * 1024),
@@ -77,11 +80,21 @@ impl Config {
     }
 }
 
+/// One of the two entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Which {
+    #[default]
+    First,
+    Other,
+}
+
 /// One call of the switch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Call {
     /// The provider's socket; 0 where there is none.
     pub(crate) socket: SOCKET,
+    /// By which entry it was made.
+    pub(crate) made_by: Which,
     /// The function, without "WSP".
     pub(crate) name: &'static str,
     /// What was asked, as far as tests want to know.
@@ -118,6 +131,7 @@ impl Overlapped {
 
 #[derive(Default)]
 pub(crate) struct Socket {
+    pub(crate) made_by: Which,
     pub(crate) handle: SOCKET,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
@@ -149,9 +163,18 @@ pub(crate) struct State {
     pub(crate) next: usize,
 }
 
+impl State {
+    /// The entry that has made a socket.
+    pub(crate) fn maker(&self, socket: SOCKET) -> Which {
+        let known = self.sockets.get(&socket);
+        known.map_or(Which::First, |socket| socket.made_by)
+    }
+}
+
 pub(crate) static STATE: Mutex<State> = Mutex::new(State {
     config: Config {
         addresses: Vec::new(),
+        other_addresses: Vec::new(),
         rdma_read: true,
         arm: true,
         max_message: None,
@@ -180,8 +203,11 @@ pub(crate) fn fresh() -> usize {
 }
 
 pub(crate) fn record(socket: SOCKET, name: &'static str, detail: impl Into<String>, code: i32) {
-    STATE.lock().trace.push(Call {
+    let mut state = STATE.lock();
+    let made_by = state.maker(socket);
+    state.trace.push(Call {
         socket,
+        made_by,
         name,
         detail: detail.into(),
         code,
@@ -211,6 +237,12 @@ impl Mock {
     pub(crate) fn entry(&self) -> EntryPoint {
         // SAFETY: the mock keeps to the provider interface; see its module.
         unsafe { EntryPoint::new(startup) }
+    }
+
+    /// A second provider, with addresses and a name of its own.
+    pub(crate) fn other_entry(&self) -> EntryPoint {
+        // SAFETY: as above.
+        unsafe { EntryPoint::new(other_startup) }
     }
 
     pub(crate) fn reconfigure(&self, change: impl FnOnce(&mut Config)) {

@@ -20,7 +20,7 @@ use wsdirect::abi::{
 };
 
 use super::work::{Upcall, later};
-use super::{Overlapped, Registered, STATE, Socket, State, fresh, memory, record};
+use super::{Overlapped, Registered, STATE, Socket, State, Which, fresh, memory, record};
 
 use connections::*;
 pub(crate) use connections::{end_peer, silent_peer};
@@ -63,6 +63,8 @@ fn call<R>(
     body: impl FnOnce(&mut State) -> Result<R, i32>,
 ) -> Result<R, i32> {
     let mut state = STATE.lock();
+    // Before the body: that may be what closes it.
+    let made_by = state.maker(socket);
     let result = match state.config.failing.get(name) {
         Some(code) => Err(*code),
         None => body(&mut state),
@@ -70,6 +72,7 @@ fn call<R>(
     let code = result.as_ref().err().copied().unwrap_or(0);
     state.trace.push(super::Call {
         socket,
+        made_by,
         name,
         detail: detail.into(),
         code,
@@ -145,6 +148,35 @@ pub(crate) unsafe extern "C" fn startup(
     upcalls: LPWSPUPCALLTABLEEX,
     table: LPWSPPROC_TABLE,
 ) -> c_int {
+    // SAFETY: the caller vouches for everything.
+    unsafe { start(Which::First, version, data, protocol, upcalls, table) }
+}
+
+/// That of the other entry.
+///
+/// # Safety
+/// As the interface says.
+pub(crate) unsafe extern "C" fn other_startup(
+    version: WORD,
+    data: LPWSPDATA,
+    protocol: LPWSAPROTOCOL_INFOW,
+    upcalls: LPWSPUPCALLTABLEEX,
+    table: LPWSPPROC_TABLE,
+) -> c_int {
+    // SAFETY: the caller vouches for everything.
+    unsafe { start(Which::Other, version, data, protocol, upcalls, table) }
+}
+
+/// # Safety
+/// As the interface says.
+unsafe fn start(
+    which: Which,
+    version: WORD,
+    data: LPWSPDATA,
+    protocol: LPWSAPROTOCOL_INFOW,
+    upcalls: LPWSPUPCALLTABLEEX,
+    table: LPWSPPROC_TABLE,
+) -> c_int {
     let started = call(0, "StartupEx", format!("{version:#06x}"), |state| {
         state.starts += 1;
         // SAFETY: the switch's table, live during the call.
@@ -166,7 +198,11 @@ pub(crate) unsafe extern "C" fn startup(
     let data = unsafe { &mut *data };
     data.wVersion = abi::WSP_VERSION;
     data.wHighVersion = abi::WSP_VERSION;
-    for (to, from) in data.szDescription.iter_mut().zip("mock".encode_utf16()) {
+    let (name, socket): (_, unsafe extern "C" fn(_, _, _, _, _, _, _) -> _) = match which {
+        Which::First => ("mock", socket),
+        Which::Other => ("other mock", other_socket),
+    };
+    for (to, from) in data.szDescription.iter_mut().zip(name.encode_utf16()) {
         *to = from;
     }
     let slots = WSPPROC_TABLE {

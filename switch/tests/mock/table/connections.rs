@@ -41,6 +41,41 @@ pub(super) unsafe extern "C" fn socket(
     flags: DWORD,
     errno: LPINT,
 ) -> SOCKET {
+    let which = Which::First;
+    // SAFETY: the caller vouches for everything.
+    unsafe { make(which, family, kind, protocol, info, group, flags, errno) }
+}
+
+pub(super) unsafe extern "C" fn other_socket(
+    family: c_int,
+    kind: c_int,
+    protocol: c_int,
+    info: LPWSAPROTOCOL_INFOW,
+    group: GROUP,
+    flags: DWORD,
+    errno: LPINT,
+) -> SOCKET {
+    let which = Which::Other;
+    // SAFETY: the caller vouches for everything.
+    unsafe { make(which, family, kind, protocol, info, group, flags, errno) }
+}
+
+/// # Safety
+/// `errno` can be written to.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of WSPSocket, and whose it is"
+)]
+unsafe fn make(
+    made_by: Which,
+    family: c_int,
+    kind: c_int,
+    protocol: c_int,
+    info: LPWSAPROTOCOL_INFOW,
+    group: GROUP,
+    flags: DWORD,
+    errno: LPINT,
+) -> SOCKET {
     let plain = (kind, protocol, group) == (libc::SOCK_STREAM, libc::IPPROTO_TCP, 0);
     let good = plain && flags == abi::WSA_FLAG_OVERLAPPED && info.is_null();
     let detail = if good { "overlapped" } else { "BAD arguments" };
@@ -52,7 +87,11 @@ pub(super) unsafe extern "C" fn socket(
     let result = failing.map_or(Ok(()), Err);
     match result {
         Ok(()) => {
-            let number = admit(Socket::default(), without);
+            let made = Socket {
+                made_by,
+                ..Socket::default()
+            };
+            let number = admit(made, without);
             record(number, "Socket", detail, 0);
             number
         }
@@ -161,10 +200,13 @@ pub(super) unsafe extern "C" fn enum_network_events(
     unsafe { give(errno, result) }
 }
 
-/// Puts a connect into the queue of the socket that listens there; `false` if none does.
+/// Puts a connect into the queue of the same entry's socket that listens there; `false` if none
+/// does.
 pub(super) fn request(state: &mut State, from: SOCKET, to: SocketAddr) -> bool {
+    let made_by = state.maker(from);
     let serves = |socket: &Socket| {
         socket.is_listening
+            && socket.made_by == made_by
             && socket.local.is_some_and(|local| {
                 local.port() == to.port() && (local.ip() == to.ip() || local.ip().is_unspecified())
             })
@@ -327,6 +369,7 @@ pub(super) unsafe extern "C" fn accept(
         return INVALID_SOCKET;
     }
     let made = Socket {
+        made_by: STATE.lock().maker(s),
         local: Some(local),
         remote: Some(peer),
         peer: Some(connector),

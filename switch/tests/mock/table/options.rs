@@ -92,7 +92,13 @@ pub(super) unsafe fn list_addresses(
     room: usize,
     returned: LPDWORD,
 ) -> Result<(), i32> {
-    let addresses = STATE.lock().config.addresses.clone();
+    let addresses = {
+        let state = STATE.lock();
+        match state.maker(s) {
+            Which::First => state.config.addresses.clone(),
+            Which::Other => state.config.other_addresses.clone(),
+        }
+    };
     let bytes: Vec<Vec<u8>> = addresses
         .iter()
         .map(|ip: &IpAddr| bytes_of(SocketAddr::new(*ip, 0)))

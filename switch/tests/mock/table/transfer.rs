@@ -216,8 +216,10 @@ pub(super) unsafe extern "C" fn get_overlapped_result(
     let code = result.err().unwrap_or(0);
     if code != abi::WSA_IO_INCOMPLETE {
         let detail = if wait == abi::FALSE { "" } else { "BAD wait" }.to_owned();
+        let made_by = state.maker(s);
         state.trace.push(crate::mock::Call {
             socket: s,
+            made_by,
             name: "GetOverlappedResult",
             detail,
             code,
