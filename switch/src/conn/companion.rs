@@ -312,11 +312,12 @@ impl Connection {
 
     fn look_as(&self, outsider: bool) -> News {
         let mut state = self.lock();
-        // What a reader of large data would fetch into temporary memory now, it copies once more.
-        if !state.reads_large {
-            state.set_direct(&self.socket, false);
+        state.set_direct(&self.socket, false);
+        for _ in 0..LOOKS {
+            if !state.poll(&self.socket, None) {
+                break;
+            }
         }
-        state.looked = (0..LOOKS).any(|_| !state.poll(&self.socket, None));
         state.tick(&self.socket);
         let end = state.session.peer_end().map(|(end, _)| end);
         let wanted = state.write_wanted.max(1);

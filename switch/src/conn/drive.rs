@@ -60,10 +60,6 @@ pub(super) struct State {
     /// The socket is closed.
     pub(super) closed: bool,
     pub(super) direct: bool,
-    /// The last read had room for large data, which can be fetched at once.
-    pub(super) reads_large: bool,
-    /// The last look has found nothing more, and nobody has read since.
-    pub(super) looked: bool,
     clock: Clock,
     pub(super) waiters: Waiters,
     pub(super) watch: Watch,
@@ -184,8 +180,6 @@ impl State {
             broken: false,
             closed: false,
             direct: false,
-            reads_large: false,
-            looked: false,
             clock: Clock {
                 start: Instant::now(),
                 precise,

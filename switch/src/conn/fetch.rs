@@ -67,7 +67,6 @@ impl State {
     #[inline]
     pub(super) fn fetch(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
         let mut changed = false;
-        let looked = std::mem::take(&mut self.looked);
         // A read that begins at the mark goes on beyond it.
         let mut passed = false;
         let stopped = loop {
@@ -96,8 +95,6 @@ impl State {
                     None => 0,
                 },
                 Readable::Remote { len, .. } if self.direct => break Fetched::Remote(len),
-                // There was nothing more a moment ago.
-                Readable::Nothing if looked && target.filled > 0 => break Fetched::Nothing,
                 Readable::Remote { .. } | Readable::Nothing => {
                     if self.poll(socket, Some(target)) {
                         continue;

@@ -35,31 +35,18 @@ impl Lending {
     }
 }
 
-/// An RDMA under way.
-struct Flying {
-    rdma: RdmaId,
-    transfer: Transfer,
-    /// Looks that will not have been in vain if the provider copies by itself, at each look a piece.
-    looks: usize,
-}
-
-/// Providers that copy do so in pieces of no less.
-const PIECE: usize = 128 << 10;
-
 /// Everything that is lent, by the session's names.
 #[derive(Default)]
 pub(super) struct Transfers {
     sends: Vec<(SendId, Lending)>,
     temps: Vec<(TempId, Lending)>,
     pulls: Vec<(PullId, Lending)>,
-    flying: Vec<Flying>,
+    flying: Vec<(RdmaId, Transfer)>,
     spare: Vec<Transfer>,
     /// What the provider did not take back. Goes with the socket.
     stuck_held: Vec<Held>,
     stuck_shown: Vec<Shown>,
     pub(super) registrations: u64,
-    /// The last RDMA was over after a look for each of its pieces.
-    at_once: bool,
 }
 
 fn find<K: PartialEq>(list: &mut [(K, Lending)], key: K) -> Option<&mut Lending> {
@@ -233,16 +220,11 @@ impl Transfers {
         let held = lending.held.as_ref().ok_or(UNKNOWN)?;
         match transfer.start(socket, &lending.space, held, span, remote, notice)? {
             Posted::Done(_) => {
-                self.at_once = true;
                 self.spare.push(transfer);
                 Ok(true)
             }
             Posted::Pending => {
-                self.flying.push(Flying {
-                    rdma,
-                    transfer,
-                    looks: 1 + span.1.div_ceil(PIECE),
-                });
+                self.flying.push((rdma, transfer));
                 Ok(false)
             }
         }
@@ -259,12 +241,6 @@ impl Transfers {
                 .any(|(_, lending)| lending.shown.is_some())
     }
 
-    /// Whether an RDMA may be expected to be over as soon as it was begun, as with a provider that
-    /// copies by itself.
-    pub(super) fn is_at_once(&self) -> bool {
-        self.at_once
-    }
-
     pub(super) fn is_flying(&self) -> bool {
         !self.flying.is_empty()
     }
@@ -272,26 +248,17 @@ impl Transfers {
     /// The first RDMA that is over, and how it ended. req: SEED-13
     pub(super) fn landed(&mut self, socket: &SanSocket) -> Option<(RdmaId, Result<(), WsaError>)> {
         let mut ended = None;
-        for (place, flying) in self.flying.iter_mut().enumerate() {
-            ended = match flying.transfer.result(socket) {
-                Outcome::Pending => {
-                    flying.looks = flying.looks.saturating_sub(1);
-                    self.at_once &= flying.looks > 0;
-                    continue;
-                }
+        for (place, (_, transfer)) in self.flying.iter_mut().enumerate() {
+            ended = match transfer.result(socket) {
+                Outcome::Pending => continue,
                 Outcome::Done(_) => Some((place, Ok(()))),
                 Outcome::Failed(error) => Some((place, Err(error))),
             };
             break;
         }
         let (place, result) = ended?;
-        let Flying {
-            rdma,
-            transfer,
-            looks,
-        } = self.flying.remove(place);
+        let (rdma, transfer) = self.flying.remove(place);
         if result.is_ok() {
-            self.at_once = looks > 0;
             self.spare.push(transfer);
         }
         Some((rdma, result))
@@ -311,9 +278,9 @@ impl Transfers {
         held.into_iter().for_each(|held| held.forget(closed));
         shown.into_iter().for_each(|shown| shown.forget(closed));
         self.spare.clear();
-        let flushed = self.flying.drain(..).map(|flying| {
-            flying.transfer.forget(closed);
-            flying.rdma
+        let flushed = self.flying.drain(..).map(|(rdma, transfer)| {
+            transfer.forget(closed);
+            rdma
         });
         flushed.collect()
     }
