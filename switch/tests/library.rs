@@ -91,7 +91,7 @@ fn connections_cross_the_real_provider_over_ipv4_and_ipv6() {
 fn a_wildcard_listener_of_both_families_is_reached_over_the_san_by_both() {
     let switch = Switch::with_providers([EntryPoint::linked()]);
     if own_addresses().len() < 2 {
-        // Without IPv6 there is nothing to show.
+        // Without IPv6 there is nothing to show; ./test says so.
         return;
     }
     let listener = switch.bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();

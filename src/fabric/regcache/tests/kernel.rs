@@ -369,6 +369,15 @@ fn memory_of_the_allocator_comes_and_goes_under_its_locks() {
     });
 }
 
+/// Where it fails the tests here that need the kernel's watch pass without having shown anything.
+#[test]
+#[ignore = "run by ./test, which says what could not be tested here"]
+fn this_kernel_lets_memory_be_watched() {
+    if let Err(reason) = Kernel::get() {
+        panic!("{reason}");
+    }
+}
+
 #[test]
 fn what_this_machine_can_do_is_said() {
     let cache = Cache::<Registered>::new(Options {
