@@ -38,7 +38,17 @@ use crate::tcp::Bound;
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Besides std's calls there are [`SanListener::bind_with`], [`SanListener::providers`],
+/// [`SanListener::tcp_only`] and [`SanListener::tcp_socket`]. Of std's, `ttl` and `set_ttl` are
+/// missing, as they mean something on TCP only: `tcp_socket` has the descriptor for them. It is not
+/// made from or into a descriptor or a `std::net::TcpListener`: there is more to it than one.
 pub struct SanListener {
+    inner: Arc<Inner>,
+}
+
+/// What all clones share.
+struct Inner {
     tcp: TcpListener,
     local: SocketAddr,
     reception: Option<Reception<Arc<Connection>>>,
@@ -124,7 +134,7 @@ impl SanListener {
             set.add(reception.as_fd())?;
             Some(reception)
         };
-        Ok(SanListener {
+        let inner = Inner {
             local: tcp.local_addr()?,
             tcp,
             reception,
@@ -134,7 +144,30 @@ impl SanListener {
             providers,
             reason: reason.unwrap_or(Reason::PeerChoseTcp),
             options: options.clone(),
+        };
+        Ok(SanListener {
+            inner: Arc::new(inner),
         })
+    }
+
+    /// Another handle to the same listener: each connection is accepted by one of them, and what
+    /// is set at one holds for all. It listens until the last one is dropped.
+    ///
+    /// # Errors
+    /// None now; a result as in std.
+    pub fn try_clone(&self) -> io::Result<SanListener> {
+        Ok(SanListener {
+            inner: Arc::clone(&self.inner),
+        })
+    }
+
+    /// What has gone wrong at the kernel's socket; told once. A SAN that fails has no place here:
+    /// its connections come over TCP then.
+    ///
+    /// # Errors
+    /// As from [`TcpListener::take_error`].
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.inner.tcp.take_error()
     }
 
     /// Accepts the next connection, over whichever path it came.
@@ -144,7 +177,7 @@ impl SanListener {
     pub fn accept(&self) -> io::Result<(SanStream, SocketAddr)> {
         loop {
             // In turns, so that a flood on one path does not starve the other.
-            let tcp_first = self.is_tcps_turn.fetch_xor(true, Ordering::Relaxed);
+            let tcp_first = self.inner.is_tcps_turn.fetch_xor(true, Ordering::Relaxed);
             for is_tcp in [tcp_first, !tcp_first] {
                 let accepted = if is_tcp {
                     self.accept_tcp()
@@ -155,18 +188,23 @@ impl SanListener {
                     return Ok(accepted);
                 }
             }
-            if self.is_nonblocking.load(Ordering::Relaxed) {
+            if self.inner.is_nonblocking.load(Ordering::Relaxed) {
                 return Err(io::Error::from(io::ErrorKind::WouldBlock));
             }
-            sys::wait(&mut [PollFd::readable(self.set.as_fd())], None)?;
+            sys::wait(&mut [PollFd::readable(self.inner.set.as_fd())], None)?;
         }
     }
 
     fn accept_tcp(&self) -> io::Result<Option<(SanStream, SocketAddr)>> {
         loop {
-            return match self.tcp.accept() {
+            return match self.inner.tcp.accept() {
                 Ok((stream, peer)) => Ok(Some((
-                    SanStream::from_tcp(stream, self.reason.clone(), Role::Accepted, &self.options),
+                    SanStream::from_tcp(
+                        stream,
+                        self.inner.reason.clone(),
+                        Role::Accepted,
+                        &self.inner.options,
+                    ),
                     peer,
                 ))),
                 Err(error) => match error.kind() {
@@ -179,7 +217,7 @@ impl SanListener {
     }
 
     fn accept_san(&self) -> Option<(SanStream, SocketAddr)> {
-        let connection = self.reception.as_ref()?.take()?;
+        let connection = self.inner.reception.as_ref()?.take()?;
         let stream = SanStream::from_connection(connection, None);
         let peer = stream.peer_addr().ok()?;
         Some((stream, peer))
@@ -187,7 +225,7 @@ impl SanListener {
 
     /// The kernel's socket that listens for connections over TCP: for its options.
     pub fn tcp_socket(&self) -> BorrowedFd<'_> {
-        self.tcp.as_fd()
+        self.inner.tcp.as_fd()
     }
 
     /// The connections as they come, for ever.
@@ -200,7 +238,7 @@ impl SanListener {
     /// # Errors
     /// None; the signature is std's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+        Ok(self.inner.local)
     }
 
     /// Whether [`SanListener::accept`] waits.
@@ -208,24 +246,27 @@ impl SanListener {
     /// # Errors
     /// None; the signature is std's.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.is_nonblocking.store(nonblocking, Ordering::Relaxed);
+        self.inner
+            .is_nonblocking
+            .store(nonblocking, Ordering::Relaxed);
         Ok(())
     }
 
     /// The providers that came into question for the address, each with the reason why it does not
     /// listen, if it does not.
     pub fn providers(&self) -> impl Iterator<Item = (&str, Option<&Reason>)> {
-        self.providers
+        self.inner
+            .providers
             .iter()
             .map(|(name, reason)| (name.as_str(), reason.as_ref()))
     }
 
     /// Why nothing can come over a SAN; `None` if it can.
     pub fn tcp_only(&self) -> Option<&Reason> {
-        if self.reception.is_some() {
+        if self.inner.reception.is_some() {
             None
         } else {
-            Some(&self.reason)
+            Some(&self.inner.reason)
         }
     }
 }
@@ -233,8 +274,8 @@ impl SanListener {
 impl std::fmt::Debug for SanListener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SanListener")
-            .field("local", &self.local)
-            .field("providers", &self.providers)
+            .field("local", &self.inner.local)
+            .field("providers", &self.inner.providers)
             .finish_non_exhaustive()
     }
 }
@@ -242,13 +283,13 @@ impl std::fmt::Debug for SanListener {
 /// Readable while a connection may be accepted; for poll and the like. Do not read from it.
 impl AsFd for SanListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.set.as_fd()
+        self.inner.set.as_fd()
     }
 }
 
 impl AsRawFd for SanListener {
     fn as_raw_fd(&self) -> RawFd {
-        self.set.as_fd().as_raw_fd()
+        self.inner.set.as_fd().as_raw_fd()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -609,6 +609,14 @@ impl AsFd for SanStream {
     }
 }
 
+/// That of [`AsFd`]: to be polled and nothing else. The kernel's socket is
+/// [`SanStream::tcp_socket`], where there is one.
+impl AsRawFd for SanStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -640,6 +648,13 @@ mod tests {
         }
         for end in pair(&StreamOptions::new()) {
             assert_eq!(keep_alive(&end)[0], 0);
+        }
+    }
+
+    #[test]
+    fn the_raw_descriptor_is_the_one_to_poll() {
+        for end in pair(&StreamOptions::new()) {
+            assert_eq!(end.as_raw_fd(), end.as_fd().as_raw_fd());
         }
     }
 }

@@ -316,3 +316,55 @@ fn many_connect_at_once() {
         });
     });
 }
+
+#[test]
+fn clones_are_one_listener_that_ends_with_the_last_of_them() {
+    with_listener(
+        Config::default(),
+        here().into(),
+        |mock, switch, listener| {
+            let clone = listener.try_clone().unwrap();
+            let address = listener.local_addr().unwrap();
+            assert_eq!(clone.local_addr().unwrap(), address);
+            clone.set_nonblocking(true).unwrap();
+            assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+            clone.set_nonblocking(false).unwrap();
+            drop(listener);
+            let socket = mock.calls("Socket")[0].socket;
+            assert!(!mock.calls_of(socket).contains(&"CloseSocket"));
+            // Both paths are still open, and threads may share them.
+            let over_san = switch.connect(address).unwrap();
+            let over_tcp = TcpStream::connect(address).unwrap();
+            let mut peers: Vec<SocketAddr> = thread::scope(|scope| {
+                let accept = |listener: SanListener| listener.accept().unwrap().1;
+                let other = clone.try_clone().unwrap();
+                let other = scope.spawn(move || accept(other));
+                vec![clone.accept().unwrap().1, other.join().unwrap()]
+            });
+            let mut expected = [over_san.local_addr(), over_tcp.local_addr()].map(Result::unwrap);
+            peers.sort();
+            expected.sort();
+            assert_eq!(peers, expected);
+            drop(clone);
+            assert_eq!(mock.calls_of(socket).last(), Some(&"CloseSocket"));
+            let gone = TcpStream::connect(address).unwrap_err();
+            assert_eq!(gone.kind(), ErrorKind::ConnectionRefused);
+        },
+    );
+}
+
+#[test]
+fn nothing_is_wrong_with_a_listener_at_first_nor_when_its_san_fails() {
+    with_listener(
+        Config::default(),
+        here().into(),
+        |mock, switch, listener| {
+            assert!(listener.take_error().unwrap().is_none());
+            mock.reconfigure(|config| *config = Config::failing("Accept", 10_055));
+            let stream = switch.connect(listener.local_addr().unwrap());
+            assert!(stream.is_err() || !stream.unwrap().transport().is_san());
+            assert!(listener.take_error().unwrap().is_none());
+            mock.reconfigure(|config| *config = Config::default());
+        },
+    );
+}
