@@ -106,6 +106,16 @@ struct Sleeper {
 
 impl Waiters {
     pub(super) fn add(&mut self, event: &Arc<Event>) -> u64 {
+        // A thread waits once at a time: what it has here already it has left by a longjmp.
+        let left = |sleeper: &Sleeper| Arc::ptr_eq(&sleeper.event, event);
+        while let Some(left) = self
+            .sleeping
+            .iter()
+            .find(|one| left(one))
+            .map(|one| one.name)
+        {
+            self.remove(left);
+        }
         self.next += 1;
         self.sleeping.push(Sleeper {
             name: self.next,
@@ -138,6 +148,18 @@ impl Waiters {
 
     fn resign(&mut self, name: u64) {
         self.leader = self.leader.filter(|leader| *leader != name);
+    }
+
+    /// The leader has been silent for long; it may have left without a word. If not, two watch for a
+    /// while, which does no harm.
+    fn take_over(&mut self, name: u64) {
+        self.leader = Some(name);
+    }
+
+    fn is_told(&self, name: u64) -> bool {
+        self.sleeping
+            .iter()
+            .any(|sleeper| sleeper.name == name && sleeper.told)
     }
 
     /// The sleeper is going to look; the event, which it shares with others, stays as it is.
@@ -256,6 +278,8 @@ pub(crate) fn own_event() -> Option<Arc<Event>> {
     WAKE_UP.try_with(Clone::clone).ok().flatten()
 }
 
+/// How long the others trust in a leader that says nothing.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Between two looks of a thread that has no descriptor to wait for.
 const BLIND: Duration = Duration::from_millis(5);
 
@@ -373,8 +397,9 @@ impl Connection {
             drop(state);
             self.counts.sleeps.fetch_add(1, Ordering::Relaxed);
             let own = event.as_ref().map(|event| event.as_fd());
+            let trusted = sys::deadline_after(SILENCE).filter(|_| !leads);
             let until = match own {
-                Some(_) if heard => deadline,
+                Some(_) if heard => earlier(deadline, trusted),
                 // Nothing wakes this thread for certain: it has to look.
                 _ => sys::deadline_after(BLIND),
             };
@@ -391,7 +416,12 @@ impl Connection {
             drop(fds);
             state = self.lock();
             if let Some(me) = me {
-                state.waiters.resign(me);
+                let silent = trusted.is_some_and(|until| until <= Instant::now());
+                if silent && !state.waiters.is_told(me) {
+                    state.waiters.take_over(me);
+                } else {
+                    state.waiters.resign(me);
+                }
                 state.waiters.woken(me);
             }
             if let Err(error) = waited {
@@ -502,6 +532,44 @@ impl Connection {
     }
 }
 
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 pub(super) fn would_block() -> io::Error {
     io::Error::from_raw_os_error(libc::EAGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_left_a_wait_without_a_word_leads_no_more_when_it_waits_again() {
+        let event = Arc::new(Event::new().unwrap());
+        let mut waiters = Waiters::default();
+        let left = waiters.add(&event);
+        assert!(waiters.lead(left));
+        let again = waiters.add(&event);
+        assert!(waiters.lead(again), "nobody watches");
+        waiters.remove(again);
+        assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn another_takes_over_from_a_silent_leader_who_may_come_back() {
+        let events = [(); 2].map(|()| Arc::new(Event::new().unwrap()));
+        let mut waiters = Waiters::default();
+        let [first, second] = events.each_ref().map(|event| waiters.add(event));
+        assert!(waiters.lead(first) && !waiters.lead(second));
+        waiters.take_over(second);
+        assert!(waiters.lead(second));
+        waiters.resign(first);
+        assert!(waiters.lead(second) && !waiters.lead(first));
+        waiters.remove(second);
+        assert!(waiters.lead(first));
+    }
 }
