@@ -396,7 +396,7 @@ fn a_receive_keeps_to_its_time_out() {
 }
 
 /// Both ways at once, sizes of all kinds, going over and back at random moments.
-fn exchange(seed: u64, total: usize) -> (End, End) {
+fn exchange(seed: u64, streams: [u64; 2], total: usize) -> (End, End) {
     let (one, two) = pair();
     let run = |end: &End, own: u64, other: u64, numbers: &mut Numbers| {
         thread::scope(|scope| {
@@ -433,17 +433,21 @@ fn exchange(seed: u64, total: usize) -> (End, End) {
         });
     };
     thread::scope(|scope| {
-        scope.spawn(|| run(&one, 11, 22, &mut Numbers(seed | 1)));
-        run(&two, 22, 11, &mut Numbers(seed.wrapping_add(77) | 1));
+        scope.spawn(|| run(&one, streams[0], streams[1], &mut Numbers(seed | 1)));
+        run(
+            &two,
+            streams[1],
+            streams[0],
+            &mut Numbers(seed.wrapping_add(77) | 1),
+        );
     });
     (one, two)
 }
 
-#[test]
-fn random_exchanges_with_changes_of_path_keep_every_byte() {
+fn exchanges(streams: [u64; 2]) {
     let mut san = 0;
     for seed in 1..9 {
-        let (one, two) = exchange(seed * 1_000_003, 3_000_000);
+        let (one, two) = exchange(seed * 1_000_003, streams, 3_000_000);
         san += one.companion.snapshot().sent_san + two.companion.snapshot().sent_san;
         one.shut();
         two.shut();
@@ -451,6 +455,16 @@ fn random_exchanges_with_changes_of_path_keep_every_byte() {
         assert_eq!(two.receive(&mut [0; 10], 0).unwrap(), 0);
     }
     assert!(san > 1_000_000, "only {san} bytes went over the SAN");
+}
+
+#[test]
+fn random_exchanges_with_changes_of_path_keep_every_byte() {
+    exchanges([11, 22]);
+}
+
+#[test]
+fn so_do_those_in_which_every_other_byte_could_begin_a_marker() {
+    exchanges([ends::DOUBTFUL + 11, ends::DOUBTFUL + 22]);
 }
 
 #[test]

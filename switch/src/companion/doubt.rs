@@ -48,16 +48,19 @@ impl Companion {
     /// No marker comes any more: what was in doubt is the application's.
     pub(super) fn end_guard(&self, core: &mut Core) {
         let have = core.doubtful().len();
-        if have == 0 {
-            return self.rx_to(KERNEL);
-        }
         if have == MARKER {
             // There was one, and yet nothing goes over.
             return self.break_off(core);
         }
-        self.give_back(core, have);
+        if have > 0 {
+            self.give_back(core, have);
+        }
         core.guard_goes_on = false;
-        self.rx_to(BETWEEN);
+        // What was taken early comes first.
+        self.rx_to(match core.leftover.is_empty() {
+            true => KERNEL,
+            false => BETWEEN,
+        });
     }
 
     fn give_back(&self, core: &mut Core, count: usize) {

@@ -201,6 +201,15 @@ impl Companion {
             match self.rx.phase() {
                 // What looked like the marker was not.
                 BETWEEN if core.guard_goes_on => {
+                    // If the peer has not gone over, it takes nothing back: what was taken early
+                    // stays here then, and is read before what the kernel has.
+                    self.learn_cut(core);
+                    if self.left(core).is_none() && core.guard_goes_on {
+                        return Ok(false);
+                    }
+                    if !core.guard_goes_on {
+                        continue;
+                    }
                     let Core { hand, leftover, .. } = &mut *core;
                     let Some(hand) = hand else {
                         return Ok(false);
