@@ -467,6 +467,15 @@ fn so_do_those_in_which_every_other_byte_could_begin_a_marker() {
     exchanges([ends::DOUBTFUL + 11, ends::DOUBTFUL + 22]);
 }
 
+/// The moment in which it is decided where the stream goes on comes once in each.
+#[test]
+fn and_those_that_are_over_soon_after_the_change() {
+    for seed in 1..120 {
+        let streams = [ends::DOUBTFUL + seed, ends::DOUBTFUL + 1000 + seed];
+        drop(exchange(seed * 77_003, streams, 100_000));
+    }
+}
+
 #[test]
 fn what_others_see_of_a_connection_is_where_it_is() {
     let seen = |end: &End| {

@@ -45,6 +45,15 @@ impl Companion {
         }
     }
 
+    /// Whether the marker may come, though bytes that are not its may have to be read first.
+    pub(super) fn is_guarded(&self, core: &Core) -> bool {
+        match self.rx.phase() {
+            GUARDED => true,
+            BETWEEN => core.guard_goes_on,
+            _ => false,
+        }
+    }
+
     /// No marker comes any more: what was in doubt is the application's.
     pub(super) fn end_guard(&self, core: &mut Core) {
         let have = core.doubtful().len();
@@ -105,7 +114,12 @@ fn own_part(doubtful: &[u8], next: &[u8], marker: &[u8; MARKER]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
     use super::*;
+    use crate::companion::Role;
+    use crate::companion::state::SAN;
 
     #[test]
     fn what_follows_tells_whose_bytes_in_doubt_are() {
@@ -123,5 +137,45 @@ mod tests {
         let (doubtful, next) = (&marker[..12], &marker[1..]);
         assert_eq!(doubtful[11], 0xF7);
         assert_eq!(own_part(doubtful, next, &marker), 11);
+    }
+
+    #[test]
+    fn doubt_that_is_resolved_before_the_session_is_known_to_be_there_does_not_end_the_guard() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peer = listener.accept().unwrap().0;
+        let (ours, theirs) = crate::conn::tests::pair();
+        let companion = Companion::new(tcp.as_fd(), Role::Connected).unwrap();
+        let fd = tcp.as_raw_fd();
+        {
+            let mut core = companion.core.lock();
+            core.stage = Stage::Seeking;
+            core.tcp = Some(tcp.as_fd().try_clone_to_owned().unwrap());
+        }
+        assert!(companion.admit(ours.session_id()));
+        let early = || companion.receive_early(fd, &mut [0; 100]).unwrap();
+        peer.write_all(&[0xF7]).unwrap();
+        while companion.core.lock().doubtful().is_empty() {
+            assert_eq!(early(), None);
+        }
+        // The peer knows of the session first and goes over at once.
+        peer.write_all(&marker(ours.session_id())).unwrap();
+        while companion.rx.phase() == GUARDED {
+            companion.resolve_doubt(&mut companion.core.lock());
+        }
+        companion.joined(Ok(ours));
+        theirs.write(&1_u64.to_le_bytes()).unwrap();
+        {
+            // As a receive of the application's does.
+            let mut core = companion.core.lock();
+            assert_eq!(core.leftover.drain(..).collect::<Vec<_>>(), [0xF7]);
+            companion.leave_between(&mut core);
+        }
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while companion.rx.phase() != SAN {
+            assert!(companion.rx.phase() == GUARDED && std::time::Instant::now() < end);
+            assert_eq!(early(), None);
+        }
+        companion.close(fd);
     }
 }

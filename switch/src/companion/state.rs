@@ -377,7 +377,7 @@ impl Companion {
                     core.stage = Stage::Idle;
                 }
                 // Nobody has written a marker: the peer does so only after an answer.
-                if self.rx.phase() == GUARDED {
+                if self.is_guarded(&core) {
                     self.end_guard(&mut core);
                 }
                 core.tcp = None;
@@ -398,7 +398,7 @@ impl Companion {
         let mut core = self.core.lock();
         let session = connection.session_id();
         // The beacon's side has been guarded since the offer.
-        let guarded = self.rx.phase() == GUARDED && core.session == session;
+        let guarded = self.is_guarded(&core) && core.session == session;
         let parts = core.parting.is_some();
         let wanted = core.stage == Stage::Joining && (!core.closed || parts);
         let ready = wanted && (guarded || (self.is_open(&core) && self.guard(&mut core, session)));

@@ -28,7 +28,7 @@ mod readiness;
 mod service;
 mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transfer;
 mod tune;
 mod turn;

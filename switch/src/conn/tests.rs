@@ -83,7 +83,7 @@ fn negotiated(
     (one, told.recv_timeout(PATIENCE).unwrap().unwrap())
 }
 
-fn pair() -> (Arc<Connection>, Arc<Connection>) {
+pub(crate) fn pair() -> (Arc<Connection>, Arc<Connection>) {
     pair_with(&StreamOptions::new(), &StreamOptions::new())
 }
 
