@@ -7,6 +7,7 @@ use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use wsd_proto::{Message, ResetReason};
 
@@ -109,8 +110,10 @@ fn nobody_reads_a_mixture() {
             std::thread::yield_now();
         }
     });
+    // A look in the middle of a change finds nothing; how often that is depends on the machine.
+    let end = Instant::now() + Duration::from_secs(60);
     let mut reads = 0;
-    for _ in 0..2000 {
+    while reads < 1000 && Instant::now() < end {
         let Some(live) = find(&slot) else { continue };
         reads += 1;
         let same = [live.san_received, live.messages_sent, live.stalls];
@@ -123,7 +126,7 @@ fn nobody_reads_a_mixture() {
     }
     over.store(true, Ordering::Relaxed);
     writer.join().unwrap();
-    assert!(reads > 1000, "{reads}");
+    assert!(reads >= 1000, "{reads}");
 }
 
 #[test]
