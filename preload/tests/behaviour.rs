@@ -208,7 +208,10 @@ impl Counts {
 
 /// Programs that once in many runs wait for a wake-up that does not come. Compared with the SAN off,
 /// until that is found.
-const UNSTEADY: &[&str] = &[];
+const UNSTEADY: &[&str] = &[
+    // Who waits on a set that has another set with the connection in it.
+    "epoll_modes",
+];
 
 fn is_the_same_with_the_library(name: &'static str) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
