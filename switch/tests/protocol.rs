@@ -11,10 +11,13 @@ mod mock;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
+use std::time::Duration;
 
 use mock::pair::{both_ways, calls_on, length, transfer};
 use mock::{Config, Mock};
-use wsd_switch::{SendPolicy, StreamOptions, Switch};
+use wsd_switch::{PollEntry, Pollable, SanStream, SendPolicy, StreamOptions, Switch, poll};
 
 #[test]
 fn each_connection_has_two_regions_of_control_buffers_one_to_send_and_one_to_receive() {
@@ -204,4 +207,50 @@ fn a_peer_that_vanishes_resets_the_connection() {
         // The other end finds its socket gone, too; nothing waits for it.
         assert!(pair.acceptor.read_exact(&mut byte).is_err());
     });
+}
+
+#[test]
+fn who_only_polls_the_descriptor_gets_every_byte_also_from_a_provider_that_counts_ends_of_sends() {
+    both_ways(&Config::default(), |_, mut pair| {
+        const LEN: usize = 300_000;
+        const ANSWER: &[u8] = b"so much for that";
+        let mut received = 0;
+        thread::scope(|scope| {
+            let (connector, acceptor) = (&mut pair.connector, &mut pair.acceptor);
+            let sending = scope.spawn(move || {
+                connector.write_all(&vec![7; LEN])?;
+                let mut answer = [0; ANSWER.len()];
+                connector.read_exact(&mut answer)?;
+                std::io::Result::Ok(answer)
+            });
+            acceptor.set_nonblocking(true).unwrap();
+            let mut block = [0; 1000];
+            while received < LEN {
+                match acceptor.read(&mut block) {
+                    Ok(count) => {
+                        assert_ne!(count, 0, "the stream ended after {received} bytes");
+                        received += count;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                        assert!(readable(acceptor), "no news after {received} bytes");
+                    }
+                }
+            }
+            acceptor.write_all(ANSWER).unwrap();
+            // Its send is over by now; the descriptor has to go silent all the same.
+            assert_eq!(
+                acceptor.read(&mut block).unwrap_err().kind(),
+                ErrorKind::WouldBlock
+            );
+            assert_eq!(sending.join().unwrap().unwrap(), ANSWER);
+        });
+    });
+}
+
+/// Waits for the descriptor that a stream offers to pollers.
+fn readable(stream: &SanStream) -> bool {
+    let descriptor = Pollable::Descriptor(stream.as_fd().as_raw_fd());
+    let mut entries = [PollEntry::new(descriptor, libc::POLLIN)];
+    poll(&mut entries, Some(Duration::from_secs(30))).unwrap() == 1
 }

@@ -345,9 +345,13 @@ impl State {
     /// only when asked.
     #[inline]
     pub(super) fn reap(&mut self, socket: &SanSocket) {
-        if self.closed || !self.wants_reaping() {
-            return;
+        if !self.closed && self.wants_reaping() {
+            self.reap_all(socket);
         }
+    }
+
+    /// Frees them whether or not anybody needs them.
+    pub(super) fn reap_all(&mut self, socket: &SanSocket) {
         let was_short = self.pool.is_exhausted();
         for _ in 0..self.pool.reap(socket) {
             self.session.handle_sent();

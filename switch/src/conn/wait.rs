@@ -451,7 +451,11 @@ impl Connection {
             return match self.socket.arm() {
                 Ok(Arm::Armed(descriptor)) => Armed::Descriptor(descriptor),
                 Ok(Arm::Pending) => {
-                    state.poll(&self.socket, None);
+                    if !state.poll(&self.socket, None) {
+                        // It may be the end of a send that nobody needs to know of yet. It is
+                        // collected, or the provider would never be armed.
+                        state.reap_all(&self.socket);
+                    }
                     Armed::News
                 }
                 Err(error) => {
