@@ -23,6 +23,8 @@ mod hash;
 mod member;
 mod spin;
 pub(crate) mod sys;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod watch;
 

@@ -206,13 +206,6 @@ impl Counts {
     }
 }
 
-/// Programs that once in many runs wait for a wake-up that does not come. Compared with the SAN off,
-/// until that is found.
-const UNSTEADY: &[&str] = &[
-    // Who waits on a set that has another set with the connection in it.
-    "epoll_modes",
-];
-
 fn is_the_same_with_the_library(name: &'static str) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let program = compiled(name);
@@ -224,13 +217,8 @@ fn is_the_same_with_the_library(name: &'static str) {
         1 + usize::from(program.two_ends),
         "{name} alone: {plain}"
     );
-    let mut ways = vec![(With::SanOff, With::SanOff)];
-    if UNSTEADY.contains(&name) {
-        println!("{name}: not run over the SAN: it stalls now and then");
-    } else {
-        ways.push((With::Eager, With::Eager));
-    }
-    if program.says("mixed") && ways.len() > 1 {
+    let mut ways = vec![(With::SanOff, With::SanOff), (With::Eager, With::Eager)];
+    if program.says("mixed") {
         ways.push((With::Eager, With::Nothing));
         ways.push((With::Nothing, With::Eager));
     }

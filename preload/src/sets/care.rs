@@ -199,15 +199,19 @@ impl Set {
         }
     }
 
-    /// Makes shadows true, and arms.
-    fn pass(&self) {
+    /// Makes shadows true, and arms, until nothing is left to do or a thread of the program does it.
+    pub(super) fn pass(&self) {
         loop {
-            self.look(&mut [], Look::Serve);
+            let kept = self.look(&mut [], Look::Serve).kept;
             let state = self.lock();
             let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
                 return;
             };
-            let more = !state.ready.is_empty();
+            if !state.care.watching {
+                return;
+            }
+            // What was kept stays queued whatever is done here.
+            let more = state.ready.len() > kept;
             drop(state);
             let mut room = [const { MaybeUninit::uninit() }; 64];
             let Ok(news) = sys::wait(outer, &mut room, Time::Millis(0), None) else {
@@ -287,6 +291,10 @@ impl Chore for Set {
             self.all_to_shadows();
         }
         self.pass();
+        if !self.lock().care.watching {
+            // Who has come kicks when it leaves.
+            return rest;
+        }
         Next {
             sleep_on: Some(outer),
             due: None,

@@ -139,6 +139,17 @@ struct Out<'a> {
     turn: u64,
     room: &'a mut [MaybeUninit<epoll_event>],
     filled: usize,
+    /// Connections that have something to tell those who wait through us, when nobody does.
+    kept: usize,
+}
+
+/// What a look has come to.
+pub(super) struct Looked {
+    /// Events that were stored.
+    pub(super) told: usize,
+    /// Connections whose events are for those who wait through us, if the look was made for others:
+    /// they stay queued.
+    pub(super) kept: usize,
 }
 
 impl Out<'_> {
@@ -176,7 +187,8 @@ impl Set {
             } else {
                 out.len()
             };
-            let mut found = self.look(out.get_mut(..own_room).unwrap_or_default(), how);
+            let room = out.get_mut(..own_room).unwrap_or_default();
+            let mut found = self.look(room, how).told;
             if found > 0 {
                 self.active_at.store(now(), Ordering::Relaxed);
             }
@@ -249,15 +261,15 @@ impl Set {
         }
     }
 
-    /// Looks at the connections that may have something to tell, and stores their events. Says how
-    /// many.
-    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>], how: Look) -> usize {
+    /// Looks at the connections that may have something to tell, and stores their events.
+    pub(super) fn look(&self, room: &mut [MaybeUninit<epoll_event>], how: Look) -> Looked {
         let _inside = guard::enter();
         let serves = how == Look::Serve;
         let mut out = Out {
             turn: self.turns.fetch_add(1, Ordering::Relaxed) + 1,
             room,
             filled: 0,
+            kept: 0,
         };
         let mut state = self.lock();
         let mut rounds = state.ready.len();
@@ -313,7 +325,10 @@ impl Set {
             // What is left was told to this thread only.
             self.kick(&state);
         }
-        out.filled
+        Looked {
+            told: out.filled,
+            kept: out.kept,
+        }
     }
 
     /// With one that has nothing to read, when nothing else is asked for: it is armed, or to be
@@ -376,8 +391,14 @@ impl Set {
                 let mut level = false;
                 let mut full = false;
                 let mut gave = false;
+                let mut keep = false;
                 for registration in &mut member.registrations {
                     if registration.home != Home::Direct {
+                        continue;
+                    }
+                    if how == Look::Serve {
+                        // A thread of the program has taken over since, or there is no shadow.
+                        keep = true;
                         continue;
                     }
                     // Another thread has taken from the queue meanwhile, and its turn is back; or an
@@ -404,6 +425,11 @@ impl Set {
                     watch::tell_others(companion, Some(self));
                 }
                 if full {
+                    return true;
+                }
+                if keep {
+                    out.kept += 1;
+                    self.arm(companion, cookie);
                     return true;
                 }
                 if level && self.sleeping.load(Ordering::SeqCst) == 0 {
