@@ -3,7 +3,8 @@
 //! A thread that waits through us looks after the set itself, and the service thread rests. When
 //! the program has been away for a while it may be waiting where we do not see it: in a set of
 //! sets, by a system call of its own. Then what was given directly gets shadows, and the service
-//! thread sleeps on the set's news until somebody comes back.
+//! thread sleeps on the set's news until somebody comes back. While the program leaves what the set
+//! has, that would be no sleep: then it looks every [`TICK`].
 //!
 //! Invariant: while a set has connections that the SAN carries, a thread of the program is in a wait
 //! of ours, or the service thread watches, or it is going to look within [`TICK`].
@@ -200,27 +201,28 @@ impl Set {
     }
 
     /// Makes shadows true, and arms, until nothing is left to do or a thread of the program does it.
-    pub(super) fn pass(&self) {
+    /// `true` if the program's set has something, which stays until the program comes for it.
+    pub(super) fn pass(&self) -> bool {
         loop {
             let kept = self.look(&mut [], Look::Serve).kept;
             let state = self.lock();
             let Some(outer) = state.own.as_ref().map(|own| own.outer) else {
-                return;
+                return false;
             };
             if !state.care.watching {
-                return;
+                return false;
             }
             // What was kept stays queued whatever is done here.
             let more = state.ready.len() > kept;
             drop(state);
             let mut room = [const { MaybeUninit::uninit() }; 64];
             let Ok(news) = sys::wait(outer, &mut room, Time::Millis(0), None) else {
-                return;
+                return false;
             };
             let only_set = news.iter().all(|event| Cookie(event.u64) == Cookie::SET);
             self.take_news(&mut self.lock(), news);
             if only_set && !more {
-                return;
+                return !news.is_empty();
             }
         }
     }
@@ -290,10 +292,17 @@ impl Chore for Set {
         if direct {
             self.all_to_shadows();
         }
-        self.pass();
+        let left = self.pass();
         if !self.lock().care.watching {
             // Who has come kicks when it leaves.
             return rest;
+        }
+        if left {
+            // The news would wake at once, until the program has come for what is there.
+            return Next {
+                due: Some(Instant::now() + TICK),
+                ..later
+            };
         }
         Next {
             sleep_on: Some(outer),

@@ -1,14 +1,17 @@
 //! Sets with connections that the SAN carries, at moments that a program meets by chance only.
 
+use core::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use libc::{EPOLL_CTL_ADD, epoll_event};
+use wsd_switch::companion::Chore as _;
 
 use super::member::{Home, key_of};
 use super::wait::Look;
 use super::{Set, get, sys};
+use crate::clock::Time;
 use crate::table::{self, Descriptor};
 
 #[path = "../../../switch/tests/companion/ends.rs"]
@@ -94,9 +97,38 @@ fn the_service_thread_leaves_a_set_to_a_thread_that_has_just_come_and_gone() {
     service.join().unwrap();
     // What it has found is still there for the program.
     let arrived = scene.set.arrive();
-    let mut room = [const { core::mem::MaybeUninit::uninit() }; 4];
+    let mut room = [const { MaybeUninit::uninit() }; 4];
     assert_eq!(scene.set.look(&mut room, Look::Again).told, 1);
     drop(arrived);
+}
+
+#[test]
+fn the_service_thread_sleeps_though_the_program_leaves_something_unread() {
+    let scene = scene(INPUT);
+    scene.peer.send_all(b"news").unwrap();
+    until("nothing has come", || scene.is_readable());
+    let step = || {
+        let next = scene.set.step(false);
+        let room = &mut [const { MaybeUninit::uninit() }; 4];
+        let has_news = |fd| {
+            !sys::wait(fd, room, Time::Millis(0), None)
+                .unwrap()
+                .is_empty()
+        };
+        let at_once = next.sleep_on.is_some_and(has_news);
+        (
+            scene.set.lock().care.watching,
+            next.sleep_on.is_some(),
+            at_once,
+        )
+    };
+    until("it watches what the program is away from", || step().0);
+    let (watches, _, at_once) = step();
+    assert!(watches && !at_once, "it looks again and again");
+    scene.end.receive(&mut [0; 8], 0).unwrap();
+    until("it sleeps until there is news", || {
+        step() == (true, true, false)
+    });
 }
 
 impl Set {
