@@ -807,11 +807,9 @@ impl Conn {
         // SAFETY: a live completion queue and room for the number given.
         let rc = unsafe { raw::wsd_conn_poll(self.at(), room, count(BATCH)) };
         let found = usize::try_from(rc).unwrap_or(0);
+        let got = got.iter().take(found);
         // SAFETY: as many as were said to be found were written.
-        let got = got
-            .iter()
-            .take(found)
-            .map(|one| unsafe { one.assume_init_ref() });
+        let got = got.map(|one| unsafe { one.assume_init_ref() });
         into.extend(got.map(|one| Finished {
             number: one.number,
             status: match one.status {
