@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fabric::soft::{Options, SoftFabric};
@@ -50,11 +50,26 @@ pub(in crate::fabric) fn sleep_until_readable(endpoint: &dyn Endpoint) -> bool {
     unsafe { libc::poll(&raw mut query, 1, limit) == 1 }
 }
 
-/// An address where nobody has listened for a while.
+/// An address where nobody listens. Its port is none of those that the kernel gives to who asks for
+/// any: it is not held, and another test could get it meanwhile.
 pub(in crate::fabric) fn free_address(ip: &str) -> SocketAddr {
+    const PORTS: std::ops::Range<u32> = 12_000..30_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let ip: IpAddr = ip.parse().unwrap();
-    let holder = std::net::TcpListener::bind(SocketAddr::new(ip, 0)).unwrap();
-    holder.local_addr().unwrap()
+    let (first, count) = (
+        std::process::id().wrapping_mul(101),
+        PORTS.end - PORTS.start,
+    );
+    for _ in PORTS {
+        // Relaxed: only unique.
+        let next = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + next % count).unwrap();
+        let at = SocketAddr::new(ip, port);
+        if std::net::TcpListener::bind(at).is_ok() {
+            return at;
+        }
+    }
+    panic!("no port of {ip} is free");
 }
 
 /// A fabric whose events are sorted.
