@@ -1,5 +1,7 @@
 """The programs: what each does, and what of it has to be the same on every path."""
 
+import filecmp
+import functools
 import hashlib
 import json
 import os
@@ -30,10 +32,10 @@ def noise(length, seed):
 
 
 class Case:
-    """`bulk`: most bytes belong to connections that live long enough to be upgraded."""
+    """`bulk`: the bytes that count belong to connections that live long enough to be upgraded."""
 
-    def __init__(self, function, about, needs, bulk, mixed):
-        self.run, self.about, self.needs, self.bulk, self.mixed = function, about, needs, bulk, mixed
+    def __init__(self, function, about, needs, bulk):
+        self.run, self.about, self.needs, self.bulk = function, about, needs, bulk
 
     def missing(self):
         return ", ".join(name for name in self.needs if not find(name))
@@ -43,12 +45,19 @@ def find(name):
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
-def case(about, needs, bulk=True, mixed=False):
+def case(about, needs, bulk=True):
     def enter(function):
-        ALL[function.__name__.replace("_", "-")] = Case(function, about, needs, bulk, mixed)
+        ALL[function.__name__.replace("_", "-")] = Case(function, about, needs, bulk)
         return function
 
     return enter
+
+
+def paced(path, first=1):
+    """The file, with a pause behind the first bytes: the connection that carries it lives long before
+    most of it is sent, on a busy machine, too. To be used as standard input."""
+    words = f"head -c {first} '{path}'; sleep 1; exec tail -c +{first + 1} '{path}'"
+    return subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 
 # ---------------------------------------------------------------- iperf3
@@ -70,7 +79,7 @@ def iperf(run, *options):
     return {"streams": len(end["streams"])}
 
 
-@case("one stream", ["iperf3"], mixed=True)
+@case("one stream", ["iperf3"])
 def iperf3(run):
     return iperf(run)
 
@@ -80,7 +89,7 @@ def iperf3_four(run):
     return iperf(run, "-P", "4")
 
 
-@case("the server sends", ["iperf3"], mixed=True)
+@case("the server sends", ["iperf3"])
 def iperf3_reverse(run):
     return iperf(run, "-R")
 
@@ -95,13 +104,18 @@ def iperf3_both(run):
 
 def redis_server(run):
     port = free_port()
+    # What counts is what the benchmark says of its own connections; others ask a single question.
     server = run.server("redis-server", "--port", port, "--bind", HOST, "--save", "", "--appendonly",
-                        "no", "--dir", run.folder, port=port)
+                        "no", "--dir", run.folder, port=port, aside=True)
     return port, server
 
 
-@case("values of many sizes, a save to disk in between, and the benchmark", ["redis-server",
-      "redis-cli", "redis-benchmark"], mixed=True)
+def redis_cli(run, port, *words, **more):
+    return run.client("redis-cli", "-p", port, *words, aside=True, **more)
+
+
+@case("values of many sizes, the benchmark, and a save to disk under load", ["redis-server",
+      "redis-cli", "redis-benchmark"])
 def redis(run):
     port, server = redis_server(run)
     seen = []
@@ -110,25 +124,30 @@ def redis(run):
         path = run.folder / "value"
         path.write_bytes(value)
         with path.open("rb") as stdin:
-            run.client("redis-cli", "-p", port, "-x", "set", "key", stdin=stdin)
-        got = run.client("redis-cli", "-p", port, "--raw", "get", "key", text=False)
+            redis_cli(run, port, "-x", "set", "key", stdin=stdin)
+        got = redis_cli(run, port, "--raw", "get", "key", text=False)
         seen.append(got[:-1] == value)
     if not all(seen):
         raise Broken(f"values came back changed: {seen}")
-    load = 40_000 if run.long else 8_000
-    for name, options in (("50 clients", ["-c", "50"]), ("1 client", ["-c", "1"]),
-                          ("50 clients, pipelined", ["-c", "50", "-P", "16"])):
-        count = load // 4 if name == "1 client" else load * 4 if "-P" in options else load
+    load = 40_000 if run.long else 20_000
+    for name, options in (("50 clients", ["-c", "50", "-d", "1000"]), ("1 client", ["-c", "1"]),
+                          ("50 clients, pipelined", ["-c", "50", "-P", "16", "-d", "100"])):
+        count = load // 4 if name == "1 client" else load * 8 if "-P" in options else load
         table = run.client("redis-benchmark", "-p", port, "-n", count, "-t", "set,get", "--csv",
                            *options)
         rates = [float(line.split(",")[1].strip('"')) for line in table.splitlines()[1:] if line]
         run.figures[f"{name} req/s"] = sum(rates) / len(rates)
-    # The server forks while clients are connected.
-    run.client("redis-cli", "-p", port, "bgsave")
-    run.wait_for(lambda: "rdb_bgsave_in_progress:0" in
-                 run.client("redis-cli", "-p", port, "info", "persistence"), "no end of the save")
+    # The server forks while clients are at it.
+    busy = run.server("redis-benchmark", "-p", port, "-n", load // 2, "-t", "set", "-c", "5", "-q", end="client",
+                      aside=True)
+    redis_cli(run, port, "bgsave")
+    run.wait_for(lambda: "rdb_bgsave_in_progress:0" in redis_cli(run, port, "info", "persistence"),
+                 "no end of the save")
+    run.wait_for(lambda: busy.poll() is not None, "the benchmark does not end")
+    if busy.returncode or not (run.folder / "dump.rdb").stat().st_size:
+        raise Broken(f"a save under load: {busy.returncode}: {run.said(busy)}")
     run.idle(server)
-    run.client("redis-cli", "-p", port, "shutdown", "nosave", ok=(0, 1))
+    redis_cli(run, port, "shutdown", "nosave", ok=(0, 1))
     run.stop(server)
     return seen
 
@@ -136,27 +155,38 @@ def redis(run):
 # ---------------------------------------------------------------- web servers
 
 
+DOCUMENTS = ("small", "page", "large")
+
+
+@functools.cache
+def document(name, long):
+    length = {"small": 1000, "page": 100_000, "large": 300_000_000 if long else 40_000_000}[name]
+    data = noise(length, name)
+    return data, sha(data)
+
+
 def documents(run):
     folder = run.folder / "www"
     folder.mkdir()
-    for name, length in (("small", 1000), ("page", 100_000), ("large", 300_000_000)):
-        (folder / name).write_bytes(noise(length, name))
+    for name in DOCUMENTS:
+        (folder / name).write_bytes(document(name, run.long)[0])
     folder.chmod(0o755)
     run.folder.chmod(0o755)
     return folder
 
 
-def fetch(run, port, names=("small", "page", "large"), scheme="http"):
-    seen = {}
+def fetch(run, port, names=DOCUMENTS, *options, aside=False):
+    """All on one connection, if the server lets it live, with pauses between them."""
+    wanted = [word for name in names for word in ("-o", run.folder / f"got-{name}",
+                                                  f"http://{HOST}:{port}/{name}")]
+    run.client("curl", "-sS", "--fail", "--rate", "2/s", *options, *wanted, aside=aside)
     for name in names:
-        seen[name] = sha(run.client("curl", "-sS", "--fail", f"{scheme}://{HOST}:{port}/{name}",
-                                    text=False))
-        if seen[name] != sha((run.folder / "www" / name).read_bytes()):
+        if not filecmp.cmp(run.folder / f"got-{name}", run.folder / "www" / name, shallow=False):
             raise Broken(f"{name} arrived changed")
-    return seen
+    return {name: document(name, run.long)[1] for name in names}
 
 
-@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"], mixed=True)
+@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"])
 def nginx(run):
     port, www = free_port(), documents(run)
     user = "user root;" if os.geteuid() == 0 else ""
@@ -171,30 +201,34 @@ def nginx(run):
             server {{ listen {HOST}:{port}; root {www}; }}
         }}
     """))
-    server = run.server(find("nginx"), "-p", run.folder, "-c", config, port=port)
+    server = run.server(find("nginx"), "-p", run.folder, "-c", config, port=port, aside=True)
     seen = fetch(run, port)
-    seconds = 4 if run.long else 1
+    seconds = 4 if run.long else 2
     for name, page in (("req/s", "small"), ("100 KB req/s", "page")):
         text = run.client("wrk", "-t", 1, "-c", 16, "-d", f"{seconds}s", f"http://{HOST}:{port}/{page}")
         if "Socket errors" in text or "Non-2xx" in text:
             raise Broken(text)
         run.figures[name] = float(text.split("Requests/sec:")[1].split()[0])
-    load = run.server("wrk", "-t", 1, "-c", 8, "-d", "1s", f"http://{HOST}:{port}/small", end="client")
+    load = run.server("wrk", "-t", 1, "-c", 8, "-d", "1s", f"http://{HOST}:{port}/small", end="client",
+                      aside=True)
     time.sleep(0.4)
     os.kill(server.pid, signal.SIGHUP)
     run.wait_for(lambda: load.poll() is not None, "wrk does not end")
-    seen |= fetch(run, port, ["page"])
+    seen |= fetch(run, port, ["page"], aside=True)
     run.idle(server)
     if run.stop(server, signal.SIGQUIT):
         raise Broken(f"nginx ended with {server.returncode}: {run.said(server)}")
     return seen
 
 
-@case("python3 -m http.server", ["curl"], mixed=True)
+@case("python3 -m http.server", ["curl"])
 def http_server(run):
     port, www = free_port(), documents(run)
-    server = run.server(sys.executable, "-m", "http.server", port, "--bind", HOST, port=port, cwd=www)
+    server = run.server(sys.executable, "-m", "http.server", port, "--bind", HOST, "--protocol", "HTTP/1.1",
+                        port=port, cwd=www, aside=True)
     seen = fetch(run, port)
+    # A connection for each.
+    fetch(run, port, DOCUMENTS, "--http1.0", aside=True)
     run.idle(server)
     run.stop(server)
     return seen
@@ -262,7 +296,7 @@ asyncio.run(main())
 
 # Sends what it was given in pieces of odd sizes, one byte among them, and prints what came back.
 ASK = '''
-import hashlib, random, socket, ssl, sys, threading
+import hashlib, random, socket, ssl, sys, threading, time
 port, length, secret = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["tls"]
 data = random.Random(7).randbytes(length)
 stream = socket.create_connection(("127.0.0.1", port))
@@ -270,6 +304,13 @@ if secret:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     stream = context.wrap_socket(stream)
+# A talk that has lasted a while before there is much to say.
+for turn in range(20):
+    stream.sendall(b"turn")
+    got = b""
+    while len(got) < 4:
+        got += stream.recv(4 - len(got))
+time.sleep(0.6)
 def write():
     sizes, at = random.Random(8), 0
     while at < length:
@@ -305,7 +346,7 @@ def script(run, name, text):
     return path
 
 
-def echoes(run, server, port, *more, length=60_000_000):
+def echoes(run, server, port, *more, length=30_000_000):
     said = []
     for turn in range(4 if run.long else 2):
         ask = script(run, "ask.py", ASK)
@@ -346,12 +387,13 @@ def asyncio_tls(run):
 
 @case("a file through socat", ["socat"])
 def socat(run):
-    port, data = free_port(), noise(400_000_000, "socat")
+    port, data = free_port(), noise(400_000_000 if run.long else 100_000_000, "socat")
     source, target = run.folder / "source", run.folder / "target"
     source.write_bytes(data)
-    server = run.server("socat", "-u", f"TCP-LISTEN:{port},bind={HOST},reuseaddr", f"CREATE:{target}",
-                        port=port)
-    run.client("socat", "-u", f"OPEN:{source}", f"TCP:{HOST}:{port}")
+    server = run.server("socat", "-u", "-b", "65536", f"TCP-LISTEN:{port},bind={HOST},reuseaddr",
+                        f"CREATE:{target}", port=port)
+    with paced(source) as feed:
+        run.client("socat", "-u", "-b", "65536", "STDIN", f"TCP:{HOST}:{port}", stdin=feed.stdout)
     run.wait_for(lambda: server.poll() is not None, "the receiving socat does not end")
     if target.read_bytes() != data:
         raise Broken(f"{target.stat().st_size} bytes arrived, or others")
@@ -373,7 +415,8 @@ def inetd(run):
     return said
 
 
-@case("a session and a copy", ["sshd", "ssh", "scp", "ssh-keygen"])
+# sshd gives each connection to another program, which shares it with a process without rights.
+@case("a session and a copy", ["sshd", "ssh", "scp", "ssh-keygen"], bulk=False)
 def openssh(run):
     if os.geteuid() == 0:
         pathlib.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -414,22 +457,36 @@ def killed(run, receiver):
     port = free_port()
     server = run.server("socat", "-u", f"TCP-LISTEN:{port},bind={HOST},reuseaddr", "OPEN:/dev/null",
                         port=port)
-    client = run.server("socat", "-u", "OPEN:/dev/zero", f"TCP:{HOST}:{port}", end="client")
-    time.sleep(0.5)
-    victim, other = (server, client) if receiver else (client, server)
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.wait()
-    run.wait_for(lambda: other.poll() is not None, "the other end does not notice")
+    with paced("/dev/zero") as feed:
+        client = run.server("socat", "-u", "STDIN", f"TCP:{HOST}:{port}", end="client", stdin=feed.stdout)
+        feed.stdout.close()
+        time.sleep(2)
+        victim, other = (server, client) if receiver else (client, server)
+        os.killpg(victim.pid, signal.SIGKILL)
+        victim.wait()
+        run.wait_for(lambda: other.poll() is not None, "the other end does not notice")
     # A killed sender's TCP ends well, whatever it still had to send; over the SAN that is an error,
     # because the receiver cannot know that nothing is missing.
     return "ended"
 
 
-@case("the receiver is killed in the middle", ["socat"], bulk=False)
+@case("the receiver is killed in the middle", ["socat"])
 def killed_receiver(run):
     return killed(run, True)
 
 
-@case("the sender is killed in the middle", ["socat"], bulk=False)
+@case("the sender is killed in the middle", ["socat"])
 def killed_sender(run):
     return killed(run, False)
+
+
+@case("redis-server is killed under load", ["redis-server", "redis-benchmark"])
+def killed_server(run):
+    port, server = redis_server(run)
+    load = run.server("redis-benchmark", "-p", port, "-n", 10_000_000, "-t", "set", "-c", "20", "-q",
+                      end="client")
+    time.sleep(2)
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    run.wait_for(lambda: load.poll() is not None, "the benchmark does not notice")
+    return load.returncode

@@ -38,13 +38,32 @@ def listens(port):
 
 
 def traces():
-    """What this library could leave behind: files in shared memory, names of sockets."""
-    names = {f"/dev/shm/{entry}" for entry in os.listdir("/dev/shm")}
+    """What this library could leave behind: files in shared memory, names of sockets; each with the
+    number of the socket, if it is one."""
+    names = {f"/dev/shm/{entry}": None for entry in os.listdir("/dev/shm")}
     for line in pathlib.Path("/proc/net/unix").read_text().splitlines()[1:]:
         words = line.split()
         if len(words) > 7 and "wsd" in words[7]:
-            names.add(words[7])
+            names[words[7]] = words[6]
     return names
+
+
+def others(log):
+    """Numbers of the sockets of living processes that are not of the run with this log."""
+    numbers = set()
+    mark = f"WSD_LOG={log}".encode()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                continue
+            for fd in (process / "fd").iterdir():
+                where = os.readlink(fd)
+                if where.startswith("socket:["):
+                    numbers.add(where[8:-1])
+        except OSError:
+            # Over meanwhile, or another user's.
+            continue
+    return numbers
 
 
 def cpu_time(pid):
@@ -72,19 +91,20 @@ class Run:
 
     def __init__(self, mode, library, folder, long):
         self.mode, self.library, self.folder, self.long = mode, library, folder, long
-        self.log = folder / "wsd.log"
+        # What belongs to the load, and to what is asked beside it.
+        self.log, self.aside = folder / "wsd.log", folder / "wsd.log.aside"
         self.figures, self.share = {}, None
         self.started = []
         self.until = time.monotonic() + LIMIT * (3 if long else 1)
 
-    def env(self, end):
+    def env(self, end, aside=False):
         """The environment of one end: "server" or "client"."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("WSD_")}
         env["LC_ALL"] = "C"
         if self.mode == "plain" or (self.mode in ("server", "client") and self.mode != end):
             return env
         env["LD_PRELOAD"] = str(self.library)
-        env["WSD_LOG"] = str(self.log)
+        env["WSD_LOG"] = str(self.aside if aside else self.log)
         if self.mode == "off":
             env["WSD_SWITCH"] = "off"
         elif self.mode != "lazy":
@@ -94,11 +114,11 @@ class Run:
     def left(self):
         return max(self.until - time.monotonic(), 0.1)
 
-    def server(self, *command, port=None, cwd=None, end="server", **more):
+    def server(self, *command, port=None, cwd=None, end="server", aside=False, **more):
         output = open(self.folder / f"{len(self.started)}.log", "w+b")
-        process = subprocess.Popen([str(word) for word in command], env=self.env(end), cwd=cwd,
-                                   stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                   start_new_session=True, **more)
+        more.setdefault("stdin", subprocess.DEVNULL)
+        process = subprocess.Popen([str(word) for word in command], env=self.env(end, aside), cwd=cwd,
+                                   stdout=output, stderr=output, start_new_session=True, **more)
         process.output = output
         self.started.append(process)
         if port is not None:
@@ -118,10 +138,10 @@ class Run:
         process.output.seek(0)
         return process.output.read()[-800:].decode(errors="replace").strip()
 
-    def client(self, *command, ok=(0,), stdin=None, text=True):
-        """Runs to the end and returns what it printed."""
+    def client(self, *command, ok=(0,), stdin=None, text=True, aside=False):
+        """Runs to the end and returns what it printed. `aside`: its connections are not the load's."""
         try:
-            done = subprocess.run([str(word) for word in command], env=self.env("client"),
+            done = subprocess.run([str(word) for word in command], env=self.env("client", aside),
                                   stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.PIPE, timeout=self.left())
         except subprocess.TimeoutExpired as expired:
@@ -165,26 +185,45 @@ class Run:
                 process.output.close()
         # A killed process's descriptors are closed a moment after it is gone.
         end = time.monotonic() + 5
-        while (left := traces() - before) and time.monotonic() < end:
+        while (left := self.left_behind(before)) and time.monotonic() < end:
             time.sleep(0.05)
         if left and self.mode != "plain":
             raise Broken(f"left behind: {', '.join(sorted(left))}")
         self.count(case)
         return outcome
 
+    def left_behind(self, before):
+        new = {name: number for name, number in traces().items() if name not in before}
+        theirs = others(self.log) if new else set()
+        return {name for name, number in new.items() if number not in theirs}
+
+    def lines(self):
+        """What the library has written, of the load and of what was beside it."""
+        for file in (self.log, self.aside):
+            for line in file.read_text().splitlines() if file.exists() else ():
+                yield file == self.log, line
+
     def count(self, case):
         """By which path the bytes went, of what the library has written at the end of connections."""
-        if self.mode in ("plain", "off", "server", "client"):
-            return
-        kernel = san = 0
+        kernel = san = elsewhere = 0
         reasons = set()
-        for line in self.log.read_text().splitlines() if self.log.exists() else ():
+        for of_load, line in self.lines():
+            if line.startswith("panic"):
+                raise Broken(line)
             if not line.startswith("end "):
                 continue
             fields = dict(FIELD.findall(line))
+            by_san = int(fields["san_in"]) + int(fields["san_out"])
+            if not of_load:
+                elsewhere += by_san
+                continue
             kernel += int(fields["tcp_in"]) + int(fields["tcp_out"])
-            san += int(fields["san_in"]) + int(fields["san_out"])
+            san += by_san
             reasons.add(fields.get("reason", "?"))
+        if self.mode not in ("san", "lazy"):
+            if san + elsewhere:
+                raise Broken(f"{san + elsewhere} bytes went over the SAN, which at one end is not there")
+            return
         if kernel + san:
             self.share = san / (kernel + san)
         if case.bulk and self.mode == "san" and (self.share or 0) < SHARE:

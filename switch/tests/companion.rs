@@ -14,10 +14,12 @@
 mod ends;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ends::{End, Numbers, check, fill, kernel_pair, pair, until, upgrade, upgraded};
-use wsd_switch::companion::{Path, Reason, Role};
+use wsd_switch::companion::{Companion, Path, Reason, Role, Watcher};
 
 #[test]
 fn a_busy_connection_goes_over_to_the_san() {
@@ -317,6 +319,48 @@ fn a_downgrade_loses_and_repeats_nothing_and_an_upgrade_may_follow() {
     assert_eq!(two.companion.reason(), Reason::PeerAsked);
     upgrade(&one, &two);
     assert_eq!(one.companion.snapshot().upgrades, 2);
+}
+
+/// Where the companion was when its watcher was told last.
+struct LastWord(AtomicBool);
+
+impl Watcher for LastWord {
+    fn moved(&self, companion: &Arc<Companion>) {
+        self.0.store(companion.on_kernel(), Ordering::SeqCst);
+    }
+    fn used(&self, _companion: &Arc<Companion>) {}
+    fn due(&self, _companion: &Arc<Companion>) {}
+    fn closed(&self, _companion: &Arc<Companion>) {}
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+/// A poll set would sleep for ever where the connection is no more.
+#[test]
+fn who_watches_a_peer_of_one_that_leaves_hears_of_it_though_no_call_is_made() {
+    for round in 0..10 {
+        let (one, two) = pair();
+        let watch = |end: &End| {
+            let told = Arc::new(LastWord(AtomicBool::new(true)));
+            let own = Arc::clone(&told);
+            end.companion.watch(|_| own);
+            told
+        };
+        let told = [watch(&one), watch(&two)];
+        upgrade(&one, &two);
+        let (leaves, stays, told) = match round % 2 {
+            0 => (&one, &two, &told[1]),
+            _ => (&two, &one, &told[0]),
+        };
+        until("both know of the SAN", || !told.0.load(Ordering::SeqCst));
+        leaves
+            .companion
+            .downgrade(leaves.fd(), Reason::Fork)
+            .unwrap();
+        until("the peer follows", || stays.companion.on_kernel());
+        until("its watcher hears of it", || told.0.load(Ordering::SeqCst));
+    }
 }
 
 #[test]

@@ -910,6 +910,9 @@ impl Companion {
             return self.go_on_parting(&mut core);
         }
         if core.stage != Stage::Up && core.marker_out.is_empty() {
+            drop(core);
+            // The caller may just have taken the last step back.
+            self.moved();
             return false;
         }
         self.hands(&mut core);
