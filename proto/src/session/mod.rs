@@ -367,6 +367,12 @@ impl Session {
         self.receive.set_direct(direct);
     }
 
+    /// Whether large data stays with the peer because of that.
+    #[must_use]
+    pub fn is_kept_back(&self) -> bool {
+        self.receive.is_kept_back()
+    }
+
     /// Fetches up to `len` bytes of [`Readable::Remote`] straight into the application's buffer,
     /// which stays where it is until [`Action::PullComplete`].
     ///

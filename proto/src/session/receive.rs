@@ -640,6 +640,11 @@ impl ReceiveSide {
         }
     }
 
+    pub(super) fn is_kept_back(&self) -> bool {
+        let wanted = self.direct && !self.broken && !self.discard;
+        wanted && self.transfers.iter().any(|t| t.fetched < t.total)
+    }
+
     pub(super) fn pull(&mut self, len: u64, effects: &mut Effects) -> Result<PullId, PullError> {
         let Readable::Remote {
             transfer,

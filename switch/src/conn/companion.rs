@@ -312,7 +312,10 @@ impl Connection {
 
     fn look_as(&self, outsider: bool) -> News {
         let mut state = self.lock();
-        state.set_direct(&self.socket, false);
+        // What a reader of large data would fetch into temporary memory now, it copies once more.
+        if !state.reads_large {
+            state.set_direct(&self.socket, false);
+        }
         for _ in 0..LOOKS {
             if !state.poll(&self.socket, None) {
                 break;

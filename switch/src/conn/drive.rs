@@ -60,6 +60,9 @@ pub(super) struct State {
     /// The socket is closed.
     pub(super) closed: bool,
     pub(super) direct: bool,
+    /// The last read had room for large data, which can be fetched at once: looks leave it to the
+    /// next one.
+    pub(super) reads_large: bool,
     clock: Clock,
     pub(super) waiters: Waiters,
     pub(super) watch: Watch,
@@ -180,6 +183,7 @@ impl State {
             broken: false,
             closed: false,
             direct: false,
+            reads_large: false,
             clock: Clock {
                 start: Instant::now(),
                 precise,
@@ -821,7 +825,20 @@ impl State {
             || self.transfers.is_flying()
             || self.transfers.has_sends()
             || self.transfers.is_exposed()
+            || self.keeps_waiting()
             || (self.may_have_timer() && self.session.poll_timeout().is_some())
+    }
+
+    /// Whether the peer keeps large data for a read that is to come soon. Not for ever: until it is
+    /// fetched its sends are not over.
+    pub(super) fn keeps_waiting(&self) -> bool {
+        self.reads_large && self.session.is_kept_back()
+    }
+
+    /// Has it fetched into temporary memory, as no read has come.
+    pub(super) fn waits_no_longer(&mut self, socket: &SanSocket) {
+        self.reads_large = false;
+        self.set_direct(socket, false);
     }
 
     /// Whether the session may be waiting for time to pass: it does so at its beginning, at its

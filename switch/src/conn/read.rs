@@ -69,7 +69,10 @@ impl Connection {
             // A buffer is not lent by a call that may return before the data is there.
             let manner = patience.manner(&state.settings);
             let waits = !manner.nonblocking && manner.time.is_none();
-            let lend = may_lend && waits;
+            let at_once = state.transfers.is_at_once();
+            let lend = may_lend && (waits || at_once);
+            // Who looks in between leaves it to the next read then.
+            state.reads_large = lend && at_once;
             state.set_direct(socket, lend);
             let fetched = state.fetch(socket, &mut target);
             let count = target.filled();

@@ -144,9 +144,10 @@ impl State {
             || match direction {
                 Direction::Either => {
                     self.is_readable()
+                        || self.is_announced()
                         || (self.write_wanted > 0 && self.has_room(self.write_wanted))
                 }
-                Direction::Read => self.is_readable(),
+                Direction::Read => self.is_readable() || self.is_announced(),
                 Direction::Write => self.is_writable(),
             }
     }

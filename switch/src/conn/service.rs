@@ -110,6 +110,8 @@ struct Work {
     armed: bool,
     /// The pause before the next look, if it is still driven by others.
     pause: Duration,
+    /// Where the stream was read up to at the last look, if large data waited there for a read.
+    kept: Option<u64>,
     /// The connection's count of happenings after the last look.
     seen: u64,
     /// The same after the last word to the observer.
@@ -142,6 +144,7 @@ impl Work {
             due: Some(due),
             armed: false,
             pause: BUSY,
+            kept: None,
             seen: 0,
             told: 0,
             negotiation: None,
@@ -315,6 +318,12 @@ impl Work {
         if state.settings.closing {
             self.close(&mut state, now);
         }
+        let kept = state.session.consumed_offset();
+        let kept = state.keeps_waiting().then_some(kept);
+        if kept.is_some() && kept == self.kept {
+            state.waits_no_longer(&connection.socket);
+        }
+        self.kept = kept;
         connection.settle(&mut state, None);
         state.tell_all();
         if self.negotiation.is_none() && !state.needs_service() {
@@ -348,7 +357,10 @@ impl Work {
                 Armed::Descriptor(_) => {
                     self.armed = true;
                     state.watch = Watch::On;
-                    next
+                    match state.keeps_waiting() {
+                        true => Some(soon(BUSIEST)),
+                        false => next,
+                    }
                 }
                 Armed::News => Some(now),
                 Armed::Closed => Some(soon(BUSY)),

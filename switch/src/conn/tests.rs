@@ -20,6 +20,8 @@ use crate::socket::SanSocket;
 use crate::sys::{self, PollFd};
 use crate::table::EntryPoint;
 
+mod ahead;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn provider() -> Arc<Provider> {

@@ -35,18 +35,32 @@ impl Lending {
     }
 }
 
+/// An RDMA under way.
+struct Flying {
+    rdma: RdmaId,
+    transfer: Transfer,
+    /// Of a read, how many looks take it to its end if the provider copies by itself, at each look a
+    /// piece.
+    looks: Option<usize>,
+}
+
+/// Providers that copy do so in pieces of no less.
+const PIECE: usize = 128 << 10;
+
 /// Everything that is lent, by the session's names.
 #[derive(Default)]
 pub(super) struct Transfers {
     sends: Vec<(SendId, Lending)>,
     temps: Vec<(TempId, Lending)>,
     pulls: Vec<(PullId, Lending)>,
-    flying: Vec<(RdmaId, Transfer)>,
+    flying: Vec<Flying>,
     spare: Vec<Transfer>,
     /// What the provider did not take back. Goes with the socket.
     stuck_held: Vec<Held>,
     stuck_shown: Vec<Shown>,
     pub(super) registrations: u64,
+    /// The last read was over after a look for each of its pieces.
+    at_once: bool,
 }
 
 fn find<K: PartialEq>(list: &mut [(K, Lending)], key: K) -> Option<&mut Lending> {
@@ -216,15 +230,21 @@ impl Transfers {
             .spare
             .pop()
             .unwrap_or_else(|| Transfer::new(socket.op()));
+        let reads = !matches!(memory, Memory::Send(_));
         let lending = self.lending(memory).ok_or(UNKNOWN)?;
         let held = lending.held.as_ref().ok_or(UNKNOWN)?;
         match transfer.start(socket, &lending.space, held, span, remote, notice)? {
             Posted::Done(_) => {
+                self.at_once |= reads;
                 self.spare.push(transfer);
                 Ok(true)
             }
             Posted::Pending => {
-                self.flying.push((rdma, transfer));
+                self.flying.push(Flying {
+                    rdma,
+                    transfer,
+                    looks: reads.then(|| 1 + span.1.div_ceil(PIECE)),
+                });
                 Ok(false)
             }
         }
@@ -241,6 +261,13 @@ impl Transfers {
                 .any(|(_, lending)| lending.shown.is_some())
     }
 
+    /// Whether a read may be expected to be over as soon as it is begun, as with a provider that
+    /// copies by itself. Never of what the peer has to do: a call that may not wait would wait for
+    /// it.
+    pub(super) fn is_at_once(&self) -> bool {
+        self.at_once
+    }
+
     pub(super) fn is_flying(&self) -> bool {
         !self.flying.is_empty()
     }
@@ -248,17 +275,28 @@ impl Transfers {
     /// The first RDMA that is over, and how it ended. req: SEED-13
     pub(super) fn landed(&mut self, socket: &SanSocket) -> Option<(RdmaId, Result<(), WsaError>)> {
         let mut ended = None;
-        for (place, (_, transfer)) in self.flying.iter_mut().enumerate() {
-            ended = match transfer.result(socket) {
-                Outcome::Pending => continue,
+        for (place, flying) in self.flying.iter_mut().enumerate() {
+            ended = match flying.transfer.result(socket) {
+                Outcome::Pending => {
+                    if let Some(looks) = &mut flying.looks {
+                        *looks = looks.saturating_sub(1);
+                        self.at_once &= *looks > 0;
+                    }
+                    continue;
+                }
                 Outcome::Done(_) => Some((place, Ok(()))),
                 Outcome::Failed(error) => Some((place, Err(error))),
             };
             break;
         }
         let (place, result) = ended?;
-        let (rdma, transfer) = self.flying.remove(place);
+        let Flying {
+            rdma,
+            transfer,
+            looks,
+        } = self.flying.remove(place);
         if result.is_ok() {
+            self.at_once = looks.map_or(self.at_once, |looks| looks > 0);
             self.spare.push(transfer);
         }
         Some((rdma, result))
@@ -278,9 +316,9 @@ impl Transfers {
         held.into_iter().for_each(|held| held.forget(closed));
         shown.into_iter().for_each(|shown| shown.forget(closed));
         self.spare.clear();
-        let flushed = self.flying.drain(..).map(|(rdma, transfer)| {
-            transfer.forget(closed);
-            rdma
+        let flushed = self.flying.drain(..).map(|flying| {
+            flying.transfer.forget(closed);
+            flying.rdma
         });
         flushed.collect()
     }
