@@ -670,6 +670,7 @@ impl Companion {
         match self.rx.phase() {
             SAN => {
                 let connection = self.connection()?;
+                connection.fetch_ahead();
                 connection.look();
                 self.tell_used();
                 usize::try_from(connection.unread()).ok()

@@ -282,6 +282,13 @@ impl Connection {
         self.look_as(false)
     }
 
+    /// Large data is to be here before the next read, as far as there is room for it.
+    pub(crate) fn fetch_ahead(&self) {
+        let mut state = self.lock();
+        state.waits_no_longer(&self.socket);
+        self.leave(state);
+    }
+
     /// As `look`, by one of those outside, who tells the others of its kind: they are not rung.
     pub(crate) fn look_from_outside(&self) -> News {
         self.look_as(true)

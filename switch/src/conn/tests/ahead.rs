@@ -85,3 +85,19 @@ fn who_has_little_room_gets_large_data_that_was_left_for_a_large_read() {
     assert!(read_as_told(&two, LEN, 1000) == expected);
     writer.join().unwrap();
 }
+
+#[test]
+fn who_asks_how_much_there_is_to_read_is_told_of_large_data_that_was_left_for_a_large_read() {
+    let (one, two, sent) = large_reader();
+    let expected = sent.clone();
+    let writer = thread::spawn(move || write_all(&one, &sent));
+    let end = Instant::now() + PATIENCE;
+    while two.unread() < LEN as u64 {
+        assert!(Instant::now() < end, "only {}", two.unread());
+        assert!(poll(&two, PATIENCE));
+        two.look();
+        two.fetch_ahead();
+    }
+    assert!(read_as_told(&two, LEN, LEN) == expected);
+    writer.join().unwrap();
+}
