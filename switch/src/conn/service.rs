@@ -153,28 +153,22 @@ impl Work {
     }
 }
 
-fn submit(work: Work) -> Result<(), (io::Error, Work)> {
-    match service() {
-        Ok(service) => {
-            service.arrivals.lock().push(work);
-            service.kick.set();
-            Ok(())
-        }
-        Err(error) => Err((error, work)),
-    }
+fn submit(service: &Service, work: Work) {
+    service.arrivals.lock().push(work);
+    service.kick.set();
 }
 
 /// Hands a connection over until its session is established.
 pub(super) fn negotiate(connection: Arc<Connection>, time: Duration, done: Done) {
+    let service = match service() {
+        Ok(service) => service,
+        Err(error) => return done(Err(error)),
+    };
     let now = Instant::now();
     connection.adopted.store(true, Ordering::Relaxed);
     let mut work = Work::new(connection, now);
     work.negotiation = Some((now + time, done));
-    if let Err((error, work)) = submit(work)
-        && let Some((_, done)) = work.negotiation
-    {
-        done(Err(error));
-    }
+    submit(service, work);
 }
 
 /// Waits until what closed streams have left behind is with their peers, but not longer than this.
@@ -231,10 +225,13 @@ impl Connection {
         if self.adopted.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Err((error, _)) = submit(Work::new(me, Instant::now() + FIRST)) {
-            // Then what waits is done by the application's next call.
-            tracing::warn!(%error, "no service thread");
-            self.adopted.store(false, Ordering::Release);
+        match service() {
+            Ok(service) => submit(service, Work::new(me, Instant::now() + FIRST)),
+            Err(error) => {
+                // Then what waits is done by the application's next call.
+                tracing::warn!(%error, "no service thread");
+                self.adopted.store(false, Ordering::Release);
+            }
         }
     }
 }
