@@ -16,8 +16,11 @@ const SENDS: usize = 256;
 const RECEIVES: usize = 512;
 /// Entries of the send queue that transfers leave to messages.
 const RESERVED: usize = 16;
-/// Reads under way at a time, in each direction.
-const READS: u8 = 16;
+/// Reads of the peer that the device answers at a time.
+const READS_IN: u8 = 16;
+/// Reads under way at a time. What they have asked for is sent again when a packet is lost, and with
+/// the parts of long reads (`parts`) it is half a megabyte at most: enough to keep a fast link busy.
+const READS_OUT: u8 = 4;
 const INLINE: usize = 220;
 
 /// What connections are made with.
@@ -41,11 +44,12 @@ impl Settings {
         let least = |value: fn(&Limits) -> usize, most: usize| {
             devices.iter().map(value).min().unwrap_or(most).min(most)
         };
-        let least_reads =
-            |value: fn(&Limits) -> u8| devices.iter().map(value).min().unwrap_or(READS).min(READS);
+        let least_reads = |value: fn(&Limits) -> u8, most: u8| {
+            devices.iter().map(value).min().unwrap_or(most).min(most)
+        };
         let (reads_in, reads_out) = (
-            least_reads(|limits| limits.reads_in),
-            least_reads(|limits| limits.reads_out),
+            least_reads(|limits| limits.reads_in, READS_IN),
+            least_reads(|limits| limits.reads_out, READS_OUT),
         );
         let queue = least(|limits| limits.max_queue, usize::MAX);
         // One completion queue for both.
@@ -121,7 +125,7 @@ mod tests {
         assert_eq!(settings.caps.max_message, MAX_MESSAGE);
         assert_eq!(settings.caps.send_depth, SENDS);
         assert_eq!(settings.caps.receive_depth, RECEIVES);
-        assert_eq!((settings.reads_in, settings.reads_out), (16, 16));
+        assert_eq!((settings.reads_in, settings.reads_out), (16, 4));
         assert!(settings.caps.rdma_read);
         let without = Settings::new(&[LARGE], Options::new(false));
         assert!(!without.caps.rdma_read);

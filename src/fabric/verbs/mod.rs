@@ -11,6 +11,7 @@
 //! | `endpoint` | one connection: state, arming, the end |
 //! | `early` | the first message, for which no receive may be posted yet |
 //! | `moving` | what an endpoint does with operations |
+//! | `parts` | cutting a transfer into work requests |
 //! | `queue` | the book of what was posted |
 //! | `memory` | registrations and descriptors |
 //! | `errors` | what failures mean |
@@ -51,6 +52,8 @@ mod listener;
 mod memory;
 #[cfg(feature = "verbs")]
 mod moving;
+#[cfg(feature = "verbs")]
+mod parts;
 #[cfg(feature = "verbs")]
 mod queue;
 #[cfg(feature = "verbs")]

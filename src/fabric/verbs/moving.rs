@@ -2,7 +2,8 @@
 //!
 //! Owns the rules of posting. Every post is signaled, because whoever waits for it waits for its own
 //! completion, and posts come one at a time: nobody could tell which is the last before a pause.
-//! Of an operation that is posted in several parts only the last one is signaled.
+//! Of an operation in several parts (`parts`) only the last one is signaled, and all of them are
+//! handed to the device at once.
 //!
 //! Collecting is done by one thread at a time, under the lock of the collector, so that completions
 //! stay in order whoever takes them.
@@ -13,8 +14,9 @@ use super::early::{Claim, Early};
 use super::endpoint::{Receives, VerbsEndpoint};
 use super::errors;
 use super::memory::{Descriptor, Held, Sges};
+use super::parts::{self, Most};
 use super::queue::{Entry, Kind, Queue};
-use super::sys::{BATCH, Finished, How, Status, Work};
+use super::sys::{Aim, BATCH, Finished, How, Refused, Status, Work};
 use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, Post, PostError, Posted};
 
 /// Completions that were taken from the device and not yet handed out.
@@ -149,84 +151,76 @@ impl VerbsEndpoint {
         offset: u64,
     ) -> Result<Posted, PostError> {
         let made = self.check_open()?;
+        let settings = self.settings();
         let remote = Descriptor::parse(remote).ok_or(PostError::BadDescriptor)?;
-        let (kind, local, most) = if access == Access::READ {
-            (Kind::Read, Access::WRITE, self.settings().read_pieces)
+        let reads = access == Access::READ;
+        let (kind, local) = if reads {
+            (Kind::Read, Access::WRITE)
         } else {
-            (Kind::Write, Access::READ, made.queues.pieces)
+            (Kind::Write, Access::READ)
         };
         let mut sges = Sges::new();
         let mut queue = self.sending.lock();
-        // A post without pieces is one part, too.
-        let parts = pieces.len().div_ceil(most.max(1)).max(1);
-        if queue.closed || !queue.has_room(kind, parts) {
+        if queue.closed || !queue.has_room(kind, 1) {
             drop(queue);
             return Err(self.why_not());
         }
         let (total, held) = self.resolve(pieces, local, &mut sges)?;
-        if total > self.settings().caps.max_rdma {
+        if total > settings.caps.max_rdma {
             self.let_go(&held);
             return Err(PostError::TooLarge);
         }
-        let Some(mut address) = remote.reach(access, offset, total) else {
+        let Some(address) = remote.reach(access, offset, total) else {
             // The device would refuse it as well, with the same end; it is not asked.
             self.let_go(&held);
             drop(queue);
             self.end_at_once(op, Outcome::RemoteAccess);
             return Ok(Posted::Pending);
         };
-        let mut held = Some(held);
-        let mut rest = sges.as_slice();
-        let mut any = false;
-        // The last part carries the operation and what it holds.
-        loop {
-            let (part, behind) = rest.split_at(rest.len().min(most));
-            rest = behind;
-            let last = rest.is_empty();
-            let mut how = How::empty();
-            if last {
-                how |= How::SIGNALED;
-            }
-            let len: u64 = part.iter().map(|sge| u64::from(sge.len())).sum();
-            if kind == Kind::Write && total <= made.queues.inline_bytes {
-                how |= How::INLINE;
-            }
-            let key = remote.key;
-            let work = match kind {
-                Kind::Read => Work::Read {
-                    remote: address,
-                    key,
-                },
-                _ => Work::Write {
-                    remote: address,
-                    key,
-                },
-            };
-            let number = queue.next();
-            let mine = if last { held.take() } else { None };
-            queue.push(last.then_some(op), kind, total, mine.unwrap_or_default());
-            match self.conn().post(number, work, how, part) {
-                Ok(()) => queue.posted(kind),
-                Err(error) => {
-                    let refused = self.take_back(queue.take_back(), &error);
-                    let held = held.unwrap_or_default();
-                    if !any {
-                        self.let_go(&held);
-                        return Err(refused);
-                    }
-                    // Parts of it are under way: it ends with them, and so does the connection.
-                    queue.bear(op, held);
-                    drop(queue);
-                    self.die(Ending::Broken);
-                    return Ok(Posted::Pending);
-                }
-            }
-            any = true;
-            address = address.saturating_add(len);
-            if last {
-                return Ok(Posted::Pending);
-            }
+        let most = if reads {
+            Most::of_read(settings.read_pieces, total, settings.caps.send_depth)
+        } else {
+            Most::of_write(made.queues.pieces)
+        };
+        let parts = parts::cut(&sges, address, most);
+        if !queue.has_room(kind, parts.len()) {
+            self.let_go(&held);
+            drop(queue);
+            return Err(self.why_not());
         }
+        let how = if !reads && total <= made.queues.inline_bytes {
+            How::INLINE
+        } else {
+            How::empty()
+        };
+        let first = queue.next();
+        // The last part carries the operation and what it holds.
+        for _ in 1..parts.len() {
+            queue.push_part(kind, total);
+        }
+        queue.push(Some(op), kind, total, held);
+        let aim = Aim {
+            reads,
+            key: remote.key,
+        };
+        let Err(Refused { taken, error }) = self.conn().post_parts(first, aim, how, &parts) else {
+            queue.posted(kind);
+            return Ok(Posted::Pending);
+        };
+        let carrier = queue.take_back();
+        for _ in taken + 1..parts.len() {
+            queue.take_back();
+        }
+        if taken == 0 {
+            return Err(self.take_back(carrier, &error));
+        }
+        // Parts of it are under way: it ends with them, and so does the connection.
+        tracing::warn!(%error, taken, parts = parts.len(), "a transfer was taken in part only");
+        queue.posted(kind);
+        queue.bear(op, carrier.map(|entry| entry.held).unwrap_or_default());
+        drop(queue);
+        self.die(Ending::Broken);
+        Ok(Posted::Pending)
     }
 
     /// Has the peer's device answer: a write of nothing touches no memory and needs no key. What is
@@ -372,9 +366,14 @@ impl VerbsEndpoint {
                 None => status,
             };
             let (outcome, ending) = errors::of_completion(entry.kind, status, bytes, known);
+            let outcome = match outcome {
+                Outcome::Done(_) if entry.cut => Outcome::Flushed(known.unwrap_or(Ending::Broken)),
+                outcome => outcome,
+            };
             if ending.is_some() && known.is_none() {
                 tracing::debug!(?status, code = finished.code, kind = ?entry.kind, "failed");
             }
+            let outcome = queue.outcome(entry.more, outcome);
             cause = cause.or(ending);
             self.let_go(&entry.held);
             if let Some(op) = entry.op {
@@ -401,11 +400,9 @@ impl VerbsEndpoint {
         for queue in [&mut *sending, &mut receiving.queue] {
             while let Some(entry) = queue.pop() {
                 self.let_go(&entry.held);
+                let outcome = queue.outcome(entry.more, Outcome::Flushed(ending));
                 if let Some(op) = entry.op {
-                    collector.done.push(Completion {
-                        op,
-                        outcome: Outcome::Flushed(ending),
-                    });
+                    collector.done.push(Completion { op, outcome });
                 }
             }
         }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::memory::Held;
-use crate::fabric::OpId;
+use crate::fabric::{OpId, Outcome};
 
 /// What an entry of the send queue does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,10 @@ pub(super) struct Entry {
     pub(super) number: u64,
     /// None for all but the last part of an operation that was posted in several.
     pub(super) op: Option<OpId>,
+    /// The next entry is a part of the same operation.
+    pub(super) more: bool,
+    /// Further parts of the operation were not taken: it has failed, however this one ends.
+    pub(super) cut: bool,
     pub(super) kind: Kind,
     /// What a send, write or read moves, all its parts together.
     pub(super) bytes: usize,
@@ -46,6 +50,8 @@ pub(super) struct Queue {
     reserved: usize,
     /// A read was posted and no send after it: the next send waits for the reads before it.
     fence: bool,
+    /// How a part of the operation failed whose further parts come next.
+    failed: Option<Outcome>,
     /// The queue pair is gone; nothing may be posted.
     pub(super) closed: bool,
 }
@@ -58,6 +64,7 @@ impl Queue {
             depth,
             reserved: reserved.min(depth / 2),
             fence: false,
+            failed: None,
             closed: false,
         }
     }
@@ -108,13 +115,32 @@ impl Queue {
 
     /// Enters what is about to be posted under `next`.
     pub(super) fn push(&mut self, op: Option<OpId>, kind: Kind, bytes: usize, held: Held) {
-        self.entries.push_back(Entry {
+        self.enter(Entry {
             number: self.next,
             op,
+            more: false,
+            cut: false,
             kind,
             bytes,
             held,
         });
+    }
+
+    /// As `push`, for a part that is not the last.
+    pub(super) fn push_part(&mut self, kind: Kind, bytes: usize) {
+        self.enter(Entry {
+            number: self.next,
+            op: None,
+            more: true,
+            cut: false,
+            kind,
+            bytes,
+            held: Held::new(),
+        });
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
         self.next += 1;
     }
 
@@ -137,10 +163,13 @@ impl Queue {
         entry
     }
 
-    /// The last entry, which has been posted, is to bring the end of the operation.
+    /// The last entry, which has been posted, is to bring the end of the operation, of which the rest
+    /// was not.
     pub(super) fn bear(&mut self, op: OpId, held: Held) {
         if let Some(entry) = self.entries.back_mut() {
             entry.op = Some(op);
+            entry.more = false;
+            entry.cut = true;
             entry.held = held;
         }
     }
@@ -160,6 +189,16 @@ impl Queue {
             return None;
         }
         self.entries.pop_front()
+    }
+
+    /// How an operation has ended with this entry, which ended so by itself: as the first of its
+    /// parts that failed.
+    pub(super) fn outcome(&mut self, more: bool, outcome: Outcome) -> Outcome {
+        let outcome = self.failed.take().unwrap_or(outcome);
+        if more && !matches!(outcome, Outcome::Done(_)) {
+            self.failed = Some(outcome);
+        }
+        outcome
     }
 
     /// Takes out the oldest entry.
@@ -218,6 +257,40 @@ mod tests {
         push(&mut queue, Kind::Read);
         assert!(!queue.has_room(Kind::Write, 1));
         assert!(queue.has_room(Kind::Send, 2) && !queue.has_room(Kind::Send, 3));
+    }
+
+    #[test]
+    fn an_operation_ends_as_the_first_of_its_parts_that_failed() {
+        use crate::fabric::Ending;
+        let flushed = Outcome::Flushed(Ending::Broken);
+        let mut queue = Queue::sends(8, 0);
+        // All went well, in three parts; then the second of three fails; the next one is another.
+        for (ends, whole) in [
+            ([Outcome::Done(9); 3], Outcome::Done(9)),
+            (
+                [Outcome::Done(9), Outcome::RemoteAccess, flushed],
+                Outcome::RemoteAccess,
+            ),
+            ([flushed; 3], flushed),
+        ] {
+            let parts = ends.iter().zip([true, true, false]);
+            let last = parts.map(|(end, more)| queue.outcome(more, *end)).last();
+            assert_eq!(last, Some(whole));
+        }
+    }
+
+    #[test]
+    fn what_was_taken_of_an_operation_in_parts_brings_its_end() {
+        let mut queue = Queue::sends(8, 0);
+        queue.push_part(Kind::Read, 5);
+        queue.push_part(Kind::Read, 5);
+        queue.push(Some(OpId(7)), Kind::Read, 5, Held::new());
+        assert_eq!(queue.take_back().unwrap().op, Some(OpId(7)));
+        queue.take_back();
+        queue.bear(OpId(7), Held::new());
+        let only = queue.pop().unwrap();
+        assert_eq!((only.op, only.more, only.cut), (Some(OpId(7)), false, true));
+        assert!(queue.is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ _Static_assert(sizeof(struct wsd_piece) == sizeof(struct ibv_sge), "a piece is a
 _Static_assert(offsetof(struct wsd_piece, address) == offsetof(struct ibv_sge, addr), "address");
 _Static_assert(offsetof(struct wsd_piece, length) == offsetof(struct ibv_sge, length), "length");
 _Static_assert(offsetof(struct wsd_piece, key) == offsetof(struct ibv_sge, lkey), "key");
+_Static_assert(sizeof(struct wsd_part) == 32, "as in sys.rs");
 _Static_assert(sizeof(struct wsd_event) == 96, "as in sys.rs");
 _Static_assert(sizeof(struct wsd_address) == 24, "as in sys.rs");
 
@@ -497,27 +498,51 @@ void wsd_conn_kill(struct wsd_conn *conn)
 
 /* ---- the data path ---- */
 
+static void to_request(struct ibv_send_wr *wr, uint64_t number, int kind, int flags,
+                       const struct wsd_piece *pieces, int count, uint64_t remote, uint32_t key)
+{
+    memset(wr, 0, sizeof *wr);
+    wr->wr_id = number;
+    wr->sg_list = (struct ibv_sge *)(uintptr_t)pieces;
+    wr->num_sge = count;
+    if (flags & WSD_SIGNALED)
+        wr->send_flags |= IBV_SEND_SIGNALED;
+    if (flags & WSD_FENCE)
+        wr->send_flags |= IBV_SEND_FENCE;
+    if (flags & WSD_INLINE)
+        wr->send_flags |= IBV_SEND_INLINE;
+    wr->opcode = IBV_WR_SEND;
+    if (kind != WSD_POST_SEND) {
+        wr->opcode = kind == WSD_POST_WRITE ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+        wr->wr.rdma.remote_addr = remote;
+        wr->wr.rdma.rkey = key;
+    }
+}
+
 int wsd_conn_post(struct wsd_conn *conn, uint64_t number, int kind, int flags,
                   const struct wsd_piece *pieces, int count, uint64_t remote, uint32_t key)
 {
     struct ibv_send_wr wr, *bad;
-    memset(&wr, 0, sizeof wr);
-    wr.wr_id = number;
-    wr.sg_list = (struct ibv_sge *)(uintptr_t)pieces;
-    wr.num_sge = count;
-    if (flags & WSD_SIGNALED)
-        wr.send_flags |= IBV_SEND_SIGNALED;
-    if (flags & WSD_FENCE)
-        wr.send_flags |= IBV_SEND_FENCE;
-    if (flags & WSD_INLINE)
-        wr.send_flags |= IBV_SEND_INLINE;
-    wr.opcode = IBV_WR_SEND;
-    if (kind != WSD_POST_SEND) {
-        wr.opcode = kind == WSD_POST_WRITE ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
-        wr.wr.rdma.remote_addr = remote;
-        wr.wr.rdma.rkey = key;
-    }
+    to_request(&wr, number, kind, flags, pieces, count, remote, key);
     return number_or_errno(ibv_post_send(conn->qp, &wr, &bad));
+}
+
+int wsd_conn_post_parts(struct wsd_conn *conn, int kind, uint32_t key,
+                        const struct wsd_part *parts, int count, int *taken)
+{
+    struct ibv_send_wr wr[WSD_PARTS], *bad = wr;
+    *taken = 0;
+    if (count < 1 || count > WSD_PARTS)
+        return -EINVAL;
+    for (int i = 0; i < count; i++) {
+        to_request(&wr[i], parts[i].number, kind, parts[i].flags, parts[i].pieces, parts[i].count,
+                   parts[i].remote, key);
+        wr[i].next = i + 1 < count ? &wr[i + 1] : NULL;
+    }
+    int rc = number_or_errno(ibv_post_send(conn->qp, wr, &bad));
+    /* What stands before the one that was not taken has begun. */
+    *taken = rc ? (int)(bad - wr) : count;
+    return rc;
 }
 
 int wsd_conn_post_receive(struct wsd_conn *conn, uint64_t number, const struct wsd_piece *pieces,

@@ -108,6 +108,16 @@ struct wsd_completion {
     uint32_t padding;
 };
 
+/* One work request of a transfer. */
+struct wsd_part {
+    uint64_t number;
+    uint64_t remote;
+    const struct wsd_piece *pieces;
+    int32_t count;
+    int32_t flags;
+};
+enum { WSD_PARTS = 64 };
+
 enum { WSD_POST_SEND = 0, WSD_POST_WRITE = 1, WSD_POST_READ = 2 };
 enum { WSD_SIGNALED = 1, WSD_FENCE = 2, WSD_INLINE = 4 };
 enum { WSD_LOCAL_WRITE = 1, WSD_REMOTE_READ = 2, WSD_REMOTE_WRITE = 4 };
@@ -154,6 +164,10 @@ void wsd_conn_kill(struct wsd_conn *conn);
 /* The data path. */
 int wsd_conn_post(struct wsd_conn *conn, uint64_t number, int kind, int flags,
                   const struct wsd_piece *pieces, int count, uint64_t remote, uint32_t key);
+/* Starts at most WSD_PARTS parts of a write or read, in order, with one call of the device. `taken`
+ * tells how many it took, also when it did not take all. */
+int wsd_conn_post_parts(struct wsd_conn *conn, int kind, uint32_t key,
+                        const struct wsd_part *parts, int count, int *taken);
 int wsd_conn_post_receive(struct wsd_conn *conn, uint64_t number, const struct wsd_piece *pieces,
                           int count);
 int wsd_conn_poll(struct wsd_conn *conn, struct wsd_completion *completions, int room);

@@ -18,6 +18,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::parts::Part;
 
 /// What of the C side is only ever pointed to.
 mod raw {
@@ -87,6 +90,17 @@ mod raw {
         pub(super) kind: i32,
         pub(super) raw: i32,
     }
+
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    pub(super) struct Part {
+        pub(super) number: u64,
+        pub(super) remote: u64,
+        pub(super) pieces: *const super::Sge,
+        pub(super) count: i32,
+        pub(super) flags: i32,
+    }
+    const _: () = assert!(size_of::<Part>() == 32);
 
     #[repr(C)]
     #[derive(Clone, Copy, Default)]
@@ -163,6 +177,14 @@ mod raw {
             count: i32,
             remote: u64,
             key: u32,
+        ) -> i32;
+        pub(super) fn wsd_conn_post_parts(
+            conn: *mut Conn,
+            kind: i32,
+            key: u32,
+            parts: *const Part,
+            count: i32,
+            taken: *mut i32,
         ) -> i32;
         pub(super) fn wsd_conn_post_receive(
             conn: *mut Conn,
@@ -507,6 +529,29 @@ impl Sge {
         self.len
     }
 
+    /// Its first bytes, at most so many, and the rest if there is one.
+    pub(super) fn split_at(self, most: usize) -> (Self, Option<Self>) {
+        let front = u32::try_from(most).map_or(self.len, |most| most.min(self.len));
+        let behind = Self {
+            address: self.address + u64::from(front),
+            len: self.len - front,
+            ..self
+        };
+        let front = Self { len: front, ..self };
+        (front, (behind.len > 0).then_some(behind))
+    }
+
+    #[cfg(test)]
+    pub(super) fn pretend(address: u64, len: u32) -> Self {
+        let key = 0;
+        Self { address, len, key }
+    }
+
+    #[cfg(test)]
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+
     /// Copies to where it begins; what does not fit is left out.
     pub(super) fn fill(&self, bytes: &[u8]) {
         let count = bytes.len().min(self.len as usize);
@@ -533,8 +578,15 @@ pub(super) struct Queues {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Work {
     Send,
-    Write { remote: u64, key: u32 },
-    Read { remote: u64, key: u32 },
+    Write {
+        remote: u64,
+        key: u32,
+    },
+    #[cfg(test)]
+    Read {
+        remote: u64,
+        key: u32,
+    },
 }
 
 bitflags::bitflags! {
@@ -570,6 +622,24 @@ pub(super) struct Finished {
     pub(super) code: u32,
 }
 
+/// Where a transfer goes to or comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aim {
+    pub(super) reads: bool,
+    pub(super) key: u32,
+}
+
+/// Why the device did not take all parts of a transfer.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// How many it did take, from the first.
+    pub(super) taken: usize,
+    pub(super) error: io::Error,
+}
+
+/// How many parts one call takes: `WSD_PARTS`.
+const PARTS: usize = 64;
+
 /// How many completions one look takes at most.
 pub(super) const BATCH: usize = 32;
 
@@ -580,9 +650,28 @@ pub(super) struct Conn {
     /// For what librdmacm does not lock itself: the state of the queue pair.
     control: Mutex<()>,
     channel: Arc<Channel>,
-    /// What went to the device, and how.
     #[cfg(test)]
+    pub(super) watched: Watched,
+}
+
+/// For tests: what went to the device, and how.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Watched {
     pub(super) posted: Mutex<Vec<(Work, How)>>,
+    /// How often the device was called.
+    pub(super) bells: std::sync::atomic::AtomicUsize,
+    /// As if the device had room for so many more parts.
+    pub(super) room: Mutex<Option<usize>>,
+}
+
+#[cfg(test)]
+impl Watched {
+    fn note(&self, posted: impl Iterator<Item = (Work, How)>) {
+        self.posted.lock().extend(posted);
+        self.bells
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 // SAFETY: both libraries lock; what they do not lock is done under `control`, and the queue pair is
@@ -598,7 +687,7 @@ impl Conn {
             control: Mutex::new(()),
             channel: Arc::clone(channel),
             #[cfg(test)]
-            posted: Mutex::default(),
+            watched: Watched::default(),
         }
     }
 
@@ -768,10 +857,11 @@ impl Conn {
     /// Starts a send, write or read. The queues have been made and not killed.
     pub(super) fn post(&self, number: u64, work: Work, how: How, pieces: &[Sge]) -> io::Result<()> {
         #[cfg(test)]
-        self.posted.lock().push((work, how));
+        self.watched.note(std::iter::once((work, how)));
         let (kind, remote, key) = match work {
             Work::Send => (0, 0, 0),
             Work::Write { remote, key } => (1, remote, key),
+            #[cfg(test)]
             Work::Read { remote, key } => (2, remote, key),
         };
         // SAFETY: a live queue pair, pieces in memory that was promised, and as many as are said.
@@ -788,6 +878,85 @@ impl Conn {
             )
         })?;
         Ok(())
+    }
+
+    /// Starts the parts of one transfer, in order, with one call of the device where they are not
+    /// many. They are numbered from `first` on, and only the last one reports. The queues have been
+    /// made and not killed.
+    pub(super) fn post_parts(
+        &self,
+        first: u64,
+        aim: Aim,
+        how: How,
+        parts: &[Part],
+    ) -> Result<(), Refused> {
+        let last = parts.len().saturating_sub(1);
+        let list: SmallVec<[raw::Part; 1]> = (first..)
+            .zip(parts)
+            .enumerate()
+            .map(|(place, (number, part))| {
+                let signaled = if place == last {
+                    How::SIGNALED
+                } else {
+                    How::empty()
+                };
+                raw::Part {
+                    number,
+                    remote: part.remote,
+                    pieces: part.pieces.as_ptr(),
+                    count: count(part.pieces.len()),
+                    flags: (how | signaled).bits(),
+                }
+            })
+            .collect();
+        let mut taken = 0;
+        for chunk in self.watch(aim, &list).chunks(PARTS) {
+            let mut more = 0;
+            let kind = if aim.reads { 2 } else { 1 };
+            // SAFETY: a live queue pair, as many parts as are said, with pieces in memory that was
+            // promised, and a place for the result.
+            let posted = check(unsafe {
+                raw::wsd_conn_post_parts(
+                    self.at(),
+                    kind,
+                    aim.key,
+                    chunk.as_ptr(),
+                    count(chunk.len()),
+                    &raw mut more,
+                )
+            });
+            taken += usize::try_from(more).unwrap_or(0);
+            if let Err(error) = posted {
+                return Err(Refused { taken, error });
+            }
+        }
+        if taken < list.len() {
+            let error = io::Error::from_raw_os_error(libc::ENOMEM);
+            return Err(Refused { taken, error });
+        }
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    fn watch<'a>(&self, _aim: Aim, list: &'a [raw::Part]) -> &'a [raw::Part] {
+        list
+    }
+
+    /// What of it the device is to get.
+    #[cfg(test)]
+    fn watch<'a>(&self, aim: Aim, list: &'a [raw::Part]) -> &'a [raw::Part] {
+        let room = (*self.watched.room.lock()).unwrap_or(usize::MAX);
+        let list = list.get(..room).unwrap_or(list);
+        self.watched.note(list.iter().map(|part| {
+            let (remote, key) = (part.remote, aim.key);
+            let work = if aim.reads {
+                Work::Read { remote, key }
+            } else {
+                Work::Write { remote, key }
+            };
+            (work, How::from_bits_truncate(part.flags))
+        }));
+        list
     }
 
     /// Posts a receive. The queues have been made and not killed.
@@ -807,9 +976,10 @@ impl Conn {
         // SAFETY: a live completion queue and room for the number given.
         let rc = unsafe { raw::wsd_conn_poll(self.at(), room, count(BATCH)) };
         let found = usize::try_from(rc).unwrap_or(0);
-        let got = got.iter().take(found);
-        // SAFETY: as many as were said to be found were written.
-        let got = got.map(|one| unsafe { one.assume_init_ref() });
+        let got = got.iter().take(found).map(|one| {
+            // SAFETY: as many as were said to be found were written.
+            unsafe { one.assume_init_ref() }
+        });
         into.extend(got.map(|one| Finished {
             number: one.number,
             status: match one.status {
