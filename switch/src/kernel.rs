@@ -7,11 +7,12 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use libc::c_int;
+use parking_lot::Mutex;
 
 use crate::observe::Slot;
 use crate::sys::{self, Interest, PollSet};
@@ -24,8 +25,10 @@ pub(crate) struct KernelStream {
     set: OnceLock<PollSet>,
     read_set: OnceLock<PollSet>,
     write_set: OnceLock<PollSet>,
-    /// The last write would have blocked.
-    write_wanted: AtomicBool,
+    /// Lowest bit: a write would have blocked, and none has gone since. The rest: how often.
+    write_wanted: AtomicU32,
+    /// Held while the set is made or changed: it is changed to what is wanted by then.
+    changing: Mutex<()>,
     /// Where others see it.
     slot: Option<Arc<Slot>>,
 }
@@ -38,7 +41,8 @@ impl KernelStream {
             set: OnceLock::new(),
             read_set: OnceLock::new(),
             write_set: OnceLock::new(),
-            write_wanted: AtomicBool::new(false),
+            write_wanted: AtomicU32::new(0),
+            changing: Mutex::new(()),
         }
     }
 
@@ -51,6 +55,7 @@ impl KernelStream {
         if let Some(set) = self.set.get() {
             return set.as_fd();
         }
+        let _changing = self.changing.lock();
         match self.make_set() {
             Ok(set) => self.set.get_or_init(|| set).as_fd(),
             Err(error) => {
@@ -77,12 +82,17 @@ impl KernelStream {
 
     fn make_set(&self) -> io::Result<PollSet> {
         let set = PollSet::new()?;
-        set.add(self.tcp.as_fd())?;
-        // Relaxed, here and below: who polls has made the call before.
-        if self.write_wanted.load(Ordering::Relaxed) {
-            set.change(self.tcp.as_fd(), Interest::ReadWrite)?;
-        }
+        set.add_for(self.tcp.as_fd(), self.interest())?;
         Ok(set)
+    }
+
+    fn interest(&self) -> Interest {
+        // Relaxed: who has changed it since takes the lock afterwards.
+        if self.write_wanted.load(Ordering::Relaxed) & 1 != 0 {
+            Interest::ReadWrite
+        } else {
+            Interest::Read
+        }
     }
 
     /// A read. What can be read is always watched for.
@@ -123,17 +133,31 @@ impl KernelStream {
         &self,
         call: impl FnOnce(&KernelStream) -> io::Result<T>,
     ) -> io::Result<T> {
+        let before = self.write_wanted.load(Ordering::Relaxed);
         let result = call(self);
-        let wanted = matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        if self.write_wanted.swap(wanted, Ordering::Relaxed) != wanted
-            && let Some(set) = self.set.get()
-        {
-            let interest = if wanted {
-                Interest::ReadWrite
-            } else {
-                Interest::Read
-            };
-            set.change(self.tcp.as_fd(), interest)?;
+        let has_changed = match &result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let count = |now: u32| Some(now.wrapping_add(2) | 1);
+                let relaxed = Ordering::Relaxed;
+                let last = self.write_wanted.fetch_update(relaxed, relaxed, count);
+                last.is_ok_and(|last| last & 1 == 0)
+            }
+            // Another thread's write that has found no room meanwhile still wants some.
+            _ => {
+                let relaxed = Ordering::Relaxed;
+                let none = before & !1;
+                before != none
+                    && self
+                        .write_wanted
+                        .compare_exchange(before, none, relaxed, relaxed)
+                        .is_ok()
+            }
+        };
+        if has_changed {
+            let _changing = self.changing.lock();
+            if let Some(set) = self.set.get() {
+                set.change(self.tcp.as_fd(), self.interest())?;
+            }
         }
         result
     }
@@ -186,7 +210,16 @@ impl KernelStream {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
             result => result?,
         }
-        let time = self.linger()?.unwrap_or(CLOSE_TIME);
+        let linger = self.linger()?;
+        let waited = self.wait_until_sent(linger.unwrap_or(CLOSE_TIME));
+        // Else the last close(2) of the socket would wait as long once more.
+        if linger.is_some_and(|time| !time.is_zero()) {
+            self.set_linger(None)?;
+        }
+        waited
+    }
+
+    fn wait_until_sent(&self, time: Duration) -> io::Result<()> {
         let deadline = sys::deadline_after(time);
         while sys::unsent(self.tcp.as_fd())? > 0 {
             if deadline.is_some_and(|end| end <= std::time::Instant::now()) {
@@ -205,6 +238,7 @@ impl KernelStream {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
 
     use super::*;
     use crate::sys::PollFd;
@@ -243,6 +277,75 @@ mod tests {
         assert!(one.writing(|stream| stream.tcp().write(b"y")).is_ok());
         one.close().unwrap();
         reader.join().unwrap();
+    }
+
+    /// What the kernel watches the socket for in the set.
+    fn watched(stream: &KernelStream) -> u32 {
+        let set = stream.set.get().unwrap().as_fd().as_raw_fd();
+        let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{set}")).unwrap();
+        let (_, events) = about.split_once("events:").unwrap();
+        let word = events.split_whitespace().next().unwrap();
+        u32::from_str_radix(word, 16).unwrap()
+    }
+
+    const ROOM: u32 = libc::EPOLLOUT as u32;
+
+    /// A write that finds no room.
+    fn find_no_room(stream: &KernelStream) {
+        let none = io::ErrorKind::WouldBlock;
+        stream.writing(|_| Err::<(), _>(none.into())).unwrap_err();
+    }
+
+    #[test]
+    fn a_write_that_began_before_another_found_no_room_leaves_that_ones_wish() {
+        let (one, _two) = pair();
+        find_no_room(&one);
+        one.descriptor();
+        assert_eq!(watched(&one) & ROOM, ROOM);
+        let done = one.writing(|one| {
+            // Another thread's, meanwhile.
+            find_no_room(one);
+            Ok(1)
+        });
+        assert_eq!(done.unwrap(), 1);
+        assert_eq!(watched(&one) & ROOM, ROOM);
+        one.writing(|_| Ok(1)).unwrap();
+        assert_eq!(watched(&one) & ROOM, 0);
+    }
+
+    #[test]
+    fn the_set_is_made_by_one_thread_while_another_finds_no_room() {
+        let (shared, _two) = pair();
+        for _ in 0..300 {
+            let one = KernelStream::new(shared.tcp().try_clone().unwrap(), None);
+            let together = std::sync::Barrier::new(3);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        together.wait();
+                        find_no_room(&one);
+                    });
+                }
+                together.wait();
+                one.descriptor();
+            });
+            assert_eq!(watched(&one) & ROOM, ROOM);
+        }
+    }
+
+    #[test]
+    fn a_close_that_has_lingered_leaves_nothing_to_linger_for() {
+        let (one, _two) = pair();
+        one.tcp().set_nonblocking(true).unwrap();
+        let full = vec![0; 1 << 20];
+        while one.writing(|stream| stream.tcp().write(&full)).is_ok() {}
+        one.set_linger(Some(Duration::from_secs(1))).unwrap();
+        assert_eq!(
+            one.close().unwrap_err().kind(),
+            io::ErrorKind::TimedOut,
+            "the peer reads nothing"
+        );
+        assert_eq!(one.linger().unwrap(), None);
     }
 
     #[test]
