@@ -84,7 +84,9 @@ impl Socket {
             match again(|| receive_once(stream, rest, waits)) {
                 Ok(count) => {
                     done += count;
-                    if !everything || count == 0 || done == room {
+                    // As with TCP, no call goes beyond the mark that has got a part before it.
+                    let is_over = count == 0 || done == room;
+                    if !everything || is_over || matches!(stream.at_mark(), Ok(true)) {
                         break Ok(done);
                     }
                     IoSliceMut::advance_slices(&mut rest, count);

@@ -9,14 +9,17 @@
 
 mod support;
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::{Numbers, PATIENCE, amount, is_ready, pair, pair_with, read_tape, write_tape};
-use wsd_switch::{Mode, SanStream, SendPolicy, StreamOptions};
+use support::{
+    Numbers, PATIENCE, amount, is_ready, is_ready_fd, pair, pair_with, read_tape, write_tape,
+};
+use wsd_switch::{Mode, SanStream, SendPolicy, StreamOptions, observe};
 
 const MODES: [Mode; 3] = [Mode::Read, Mode::Write, Mode::Tcp];
 const SAN: [Mode; 2] = [Mode::Read, Mode::Write];
@@ -218,6 +221,30 @@ fn lingering_for_no_time_is_a_reset() {
     }
 }
 
+/// What TCP is for: a peer that gives up is a reset, whoever was to move what is lost.
+#[test]
+fn lingering_that_gives_up_is_a_reset_in_either_mode() {
+    for mode in SAN {
+        for _ in 0..5 {
+            let (mut one, two) = pair(mode);
+            let bytes = Numbers::new(6).bytes(4 << 20);
+            two.set_nonblocking(true).unwrap();
+            while (&two).write(&bytes).is_ok() {}
+            two.set_linger(Some(Duration::from_millis(20))).unwrap();
+            drop(two);
+            let mut room = vec![0; 1 << 20];
+            let error = loop {
+                match one.read(&mut room) {
+                    Ok(0) => panic!("{mode:?}: a peer that gave up did not say goodbye"),
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{mode:?}");
+        }
+    }
+}
+
 #[test]
 fn lingering_delivers_what_was_written() {
     for mode in MODES {
@@ -359,6 +386,62 @@ fn the_descriptor_is_quiet_until_there_is_something() {
 }
 
 #[test]
+fn the_raw_descriptor_follows_the_last_call() {
+    for mode in MODES {
+        let (one, two) = pair(mode);
+        let raw = two.as_raw_fd();
+        assert!(!is_ready_fd(raw, Duration::ZERO), "{mode:?}");
+        (&one).write_all(b"x").unwrap();
+        assert!(is_ready_fd(raw, PATIENCE), "{mode:?}: a byte");
+        assert_eq!((&two).read(&mut [0]).unwrap(), 1);
+        assert!(!is_ready_fd(raw, Duration::ZERO), "{mode:?}");
+        two.set_nonblocking(true).unwrap();
+        let full = vec![0; 1 << 20];
+        while (&two).write(&full).is_ok() {}
+        let reader = thread::spawn(move || {
+            let mut room = vec![0; 1 << 20];
+            while (&one).read(&mut room).unwrap() > 0 {}
+        });
+        assert!(is_ready_fd(raw, PATIENCE), "{mode:?}: room");
+        two.close().unwrap();
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn what_goes_by_tcp_is_counted_by_every_call() {
+    let (one, two) = pair(Mode::Tcp);
+    // What others see of an end.
+    let carried = |end: &SanStream| {
+        let (found, _) = observe::processes(&[std::process::id()]);
+        let mut all = found.into_iter().flat_map(|process| process.connections);
+        let own = |live: &observe::Live| {
+            (live.local, live.peer) == (end.local_addr().ok(), end.peer_addr().ok())
+        };
+        let live = all.find(own).unwrap();
+        (live.kernel_sent, live.kernel_received)
+    };
+    (&one).write_all(b"a").unwrap();
+    assert_eq!(one.try_write(b"b").unwrap(), 1);
+    let slices = [IoSlice::new(b"c"), IoSlice::new(b"d")];
+    assert_eq!((&one).write_vectored(&slices).unwrap(), 2);
+    assert_eq!(one.try_write_vectored(&slices).unwrap(), 2);
+    assert_eq!(carried(&one), (6, 0));
+    let (mut first, mut second) = ([0; 1], [0; 1]);
+    (&two).read_exact(&mut first).unwrap();
+    assert_eq!(two.peek(&mut first).unwrap(), 1);
+    assert_eq!(two.try_peek(&mut first).unwrap(), 1);
+    assert_eq!(carried(&two), (0, 1));
+    assert_eq!(two.try_read(&mut first).unwrap(), 1);
+    assert_eq!(carried(&two), (0, 2));
+    let buffers = &mut [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+    assert_eq!(two.try_read_vectored(buffers).unwrap(), 2);
+    assert_eq!(carried(&two), (0, 4));
+    assert_eq!((&two).read_vectored(buffers).unwrap(), 2);
+    assert_eq!(carried(&two), (0, 6));
+}
+
+#[test]
 fn a_thread_that_polls_is_woken_for_what_another_thread_took_in() {
     let (one, two) = pair(Mode::Auto);
     assert!(!is_ready(&two, Duration::ZERO));
@@ -404,6 +487,123 @@ fn urgent_data_is_tcps() {
         one.write_all(b"rest").unwrap();
         two.read_exact(&mut room[..5]).unwrap();
         assert_eq!(&room[..5], b"?rest");
+    }
+}
+
+/// Waits until it holds, without a call that takes anything out of the stream.
+fn until(mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn who_asks_for_the_mark_before_each_read_stops_there() {
+    for mode in MODES {
+        let (mut one, mut two) = pair(mode);
+        one.write_all(b"before").unwrap();
+        one.send_urgent(b"!").unwrap();
+        one.write_all(b"after").unwrap();
+        let mut got = Vec::new();
+        let mut room = [0; 3];
+        // Nothing but reads, and questions, takes in what has arrived.
+        while !two.at_mark().unwrap() {
+            let count = two.read(&mut room).unwrap();
+            got.extend_from_slice(&room[..count]);
+            until(|| got.len() < 6 || two.at_mark().unwrap());
+        }
+        assert_eq!(got, b"before", "{mode:?}");
+        assert_eq!(two.receive_urgent().unwrap(), b'!');
+        assert!(two.at_mark().unwrap(), "{mode:?}: it is where it was");
+        let mut rest = [0; 5];
+        two.read_exact(&mut rest).unwrap();
+        assert_eq!(&rest, b"after");
+        assert!(!two.at_mark().unwrap());
+    }
+}
+
+#[test]
+fn a_lone_urgent_byte_is_a_mark_nobody_has_to_read_for() {
+    for mode in MODES {
+        let (one, two) = pair(mode);
+        assert!(!two.at_mark().unwrap());
+        one.send_urgent(b"!").unwrap();
+        until(|| two.at_mark().unwrap());
+        assert_eq!(two.receive_urgent().unwrap(), b'!', "{mode:?}");
+    }
+}
+
+#[test]
+fn a_read_into_several_buffers_stops_at_the_mark() {
+    for mode in MODES {
+        for inline in [false, true] {
+            let (mut one, mut two) = pair(mode);
+            two.set_oob_inline(inline).unwrap();
+            one.write_all(b"abc").unwrap();
+            one.send_urgent(b"!").unwrap();
+            one.write_all(b"def").unwrap();
+            // All of it is there, so that nothing but the mark ends the read.
+            one.shutdown(Shutdown::Write).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            let (mut first, mut second) = ([0; 3], [0; 3]);
+            let buffers = &mut [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+            assert_eq!(two.read_vectored(buffers).unwrap(), 3, "{mode:?}");
+            assert!(two.at_mark().unwrap(), "{mode:?}");
+            let buffers = &mut [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+            let count = two.read_vectored(buffers).unwrap();
+            assert!(!two.at_mark().unwrap(), "{mode:?}");
+            let expected: &[u8] = if inline { b"!def" } else { b"def" };
+            let got = [first, second].concat();
+            assert_eq!(&got[..count], expected, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn urgent_bytes_in_line_are_where_they_belong() {
+    for mode in MODES {
+        let (one, mut two) = pair(mode);
+        two.set_oob_inline(true).unwrap();
+        for bytes in [&b"abcd+"[..], b"efgh-", b"*"] {
+            assert_eq!(one.send_urgent(bytes).unwrap(), bytes.len());
+        }
+        one.shutdown(Shutdown::Write).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        let mut room = [0; 32];
+        // The mark is that of the last one.
+        assert_eq!(two.read(&mut room).unwrap(), 10, "{mode:?}");
+        assert_eq!(&room[..10], b"abcd+efgh-", "{mode:?}");
+        assert!(two.at_mark().unwrap(), "{mode:?}");
+        assert_eq!(two.read(&mut room[..1]).unwrap(), 1);
+        assert_eq!(room[0], b'*', "{mode:?}");
+        assert!(!two.at_mark().unwrap(), "{mode:?}: it was read");
+        assert_eq!(two.read(&mut room).unwrap(), 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn an_urgent_byte_that_was_read_past_is_gone() {
+    for mode in MODES {
+        for large in [false, true] {
+            let (mut one, mut two) = pair(mode);
+            one.write_all(b"before").unwrap();
+            one.send_urgent(b"!").unwrap();
+            let after = vec![7; if large { amount(1 << 20) } else { 5 }];
+            let mut room = vec![0; 6 + after.len()];
+            thread::scope(|scope| {
+                scope.spawn(|| one.write_all(&after).unwrap());
+                two.read_exact(&mut room).unwrap();
+            });
+            let error = two.receive_urgent().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{mode:?}");
+            // What comes later is no worse for it.
+            two.set_oob_inline(true).unwrap();
+            one.send_urgent(b"?").unwrap();
+            two.read_exact(&mut room[..1]).unwrap();
+            assert_eq!(room[0], b'?', "{mode:?}");
+        }
     }
 }
 

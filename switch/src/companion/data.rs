@@ -341,7 +341,8 @@ impl Companion {
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(error),
             }
-            if !all || done >= len || patience.ask().nonblocking {
+            // As with the kernel, no call goes beyond the urgent mark that has got a part before it.
+            if !all || done >= len || patience.ask().nonblocking || self.at_mark() == Some(true) {
                 return Ok(done);
             }
         }
@@ -792,6 +793,9 @@ unsafe fn read_san(
     for one in buffers.iter().filter(|one| one.iov_len > 0) {
         // SAFETY: the caller vouches for the buffer, which nothing else refers to.
         let room = unsafe { std::slice::from_raw_parts_mut(one.iov_base.cast(), one.iov_len) };
+        if done > 0 && !connection.goes_on(true) {
+            break;
+        }
         let how = if done > 0 { Manner::NOT } else { manner };
         match connection.read_as(room, how) {
             Ok(count) => {

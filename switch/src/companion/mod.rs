@@ -686,7 +686,11 @@ impl Companion {
     /// sockatmark(3), if the kernel's answer would not be the truth.
     pub fn at_mark(&self) -> Option<bool> {
         match self.rx.phase() {
-            SAN => Some(self.connection()?.is_at_mark()),
+            SAN => {
+                let at = self.connection()?.is_at_mark();
+                self.tell_used();
+                Some(at)
+            }
             _ => None,
         }
     }

@@ -324,9 +324,7 @@ impl State {
             new |= self.land(socket);
         }
         if !self.failed.is_empty() {
-            for rdma in std::mem::take(&mut self.failed) {
-                self.session.handle_rdma_done(rdma, Err(RdmaFailed));
-            }
+            self.tell_failed(socket);
             new = true;
         }
         if new {
@@ -415,6 +413,23 @@ impl State {
         }
         if urgent > 0 {
             self.session.urgent_consumed(urgent);
+        }
+    }
+
+    /// Tells the session of RDMAs that failed. The end of a connection makes them fail, too: what
+    /// the peer has said before, and that it has ended, comes first, or a reset would be taken for
+    /// a fault.
+    fn tell_failed(&mut self, socket: &SanSocket) {
+        match self.pool.head(socket) {
+            // The next look takes it.
+            Head::Message(_) => return,
+            Head::Ended(_) => {
+                self.lose();
+            }
+            Head::Nothing => {}
+        }
+        for rdma in std::mem::take(&mut self.failed) {
+            self.session.handle_rdma_done(rdma, Err(RdmaFailed));
         }
     }
 

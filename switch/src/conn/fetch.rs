@@ -67,17 +67,21 @@ impl State {
     #[inline]
     pub(super) fn fetch(&mut self, socket: &SanSocket, target: &mut Target<'_>) -> Fetched {
         let mut changed = false;
-        // A read that begins at the mark goes on beyond it.
-        let mut passed = false;
         let stopped = loop {
             // As with TCP, a read stops at the mark, and the next one goes on from there.
-            if target.is_full() || (target.filled > 0 && self.session.at_mark() && !passed) {
+            if target.is_full() {
+                break Fetched::Enough;
+            }
+            if target.filled > 0 && self.is_at_mark() {
+                // Unless the urgent byte gives way to a newer one that is here already.
+                if self.poll(socket, None) {
+                    continue;
+                }
                 break Fetched::Enough;
             }
             if !self.urgent.is_empty()
                 && let Some(byte) = self.urgent.at(self.session.consumed_offset())
             {
-                passed = target.filled == 0;
                 target.put(&[byte]);
                 self.urgent.passed();
                 self.session.urgent_consumed(1);
@@ -86,7 +90,8 @@ impl State {
             }
             let count = match self.session.readable() {
                 Readable::Bytes { queue, len } => {
-                    let count = self.copy_queue(queue, len, target);
+                    let most = self.urgent.room_before(self.session.consumed_offset());
+                    let count = self.copy_queue(queue, len.min(most), target);
                     self.fifo(queue).consume(count);
                     count
                 }
@@ -111,10 +116,29 @@ impl State {
                 .consumed(u64::try_from(count).unwrap_or(u64::MAX));
             changed = true;
         };
+        self.forget_urgent();
         if changed {
             self.drain(socket, None);
         }
         stopped
+    }
+
+    /// Gives up an urgent byte apart from the stream that was read past.
+    #[inline]
+    pub(super) fn forget_urgent(&mut self) {
+        if self.urgent.is_empty() {
+            return;
+        }
+        let count = self.urgent.give_up_before(self.session.consumed_offset());
+        if count > 0 {
+            self.session.urgent_consumed(count);
+        }
+    }
+
+    /// Whether the next byte is the urgent one, or would be if that were not apart from the stream.
+    pub(super) fn is_at_mark(&self) -> bool {
+        self.session.at_mark()
+            && (!self.urgent.inline || self.urgent.is_last_at(self.session.consumed_offset()))
     }
 
     /// As [`State::fetch`], but leaves everything where it is.
@@ -126,7 +150,10 @@ impl State {
                 return Fetched::Enough;
             }
             match self.session.readable() {
-                Readable::Bytes { queue, len } => self.copy_queue(queue, len, target),
+                Readable::Bytes { queue, len } => {
+                    let most = self.urgent.room_before(self.session.consumed_offset());
+                    self.copy_queue(queue, len.min(most), target)
+                }
                 Readable::Temp { temp, offset, len } => match self.transfers.temp(temp) {
                     Some(space) => copy_space(space, offset, len, target),
                     None => 0,

@@ -8,7 +8,7 @@ use std::io;
 use std::io::IoSliceMut;
 use std::time::Duration;
 
-use wsd_proto::{PullError, PullFailure, PullId, ResetReason};
+use wsd_proto::{PullError, PullFailure, PullId, Readable, ResetReason};
 
 use super::drive::{State, size};
 use super::fetch::{Fetched, Target};
@@ -112,7 +112,10 @@ impl Connection {
                 let outcome = state.pull_outcome(id);
                 over = outcome.is_some();
                 match outcome {
-                    Some(Ok(count)) => return Some(Ok(Some(size(count)))),
+                    Some(Ok(count)) => {
+                        state.forget_urgent();
+                        return Some(Ok(Some(size(count))));
+                    }
                     Some(Err(PullFailure::NoBuffers)) => return Some(Ok(None)),
                     Some(Err(PullFailure::Failed(reason))) => return Some(Err(failure(reason))),
                     None if state.poll(socket, None) => {}
@@ -174,7 +177,7 @@ impl Connection {
     ) -> io::Result<usize> {
         let mut done = 0;
         for buffer in buffers.iter_mut().filter(|buffer| !buffer.is_empty()) {
-            if done > 0 && !self.has_bytes() {
+            if done > 0 && !self.goes_on(false) {
                 break;
             }
             let count = match self.read_by(buffer, patience) {
@@ -190,13 +193,16 @@ impl Connection {
         Ok(done)
     }
 
-    /// Whether a read would yield bytes without waiting.
-    fn has_bytes(&self) -> bool {
+    /// Whether a read that has a part already gets more without waiting, or, if that will do, large
+    /// data of which it was told. As with TCP, none goes beyond the mark.
+    pub(crate) fn goes_on(&self, told: bool) -> bool {
         let mut state = self.lock();
         while !state.is_readable() && state.poll(&self.socket, None) {}
         let has = state.is_readable() && state.session.unread() > 0;
+        let told = told && matches!(state.session.readable(), Readable::Remote { .. });
+        let goes_on = (has || told) && !state.is_at_mark();
         self.leave(state);
-        has
+        goes_on
     }
 
     /// Reads without taking anything out of the stream.
@@ -236,10 +242,12 @@ impl Connection {
         byte.ok_or_else(|| errno(libc::EINVAL))
     }
 
+    /// Whether everything before the urgent byte has been read, as far as it has arrived by now.
     pub(crate) fn is_at_mark(&self) -> bool {
-        let state = self.lock();
-        let at = state.session.at_mark();
-        drop(state);
+        let mut state = self.lock();
+        while state.poll(&self.socket, None) {}
+        let at = state.is_at_mark();
+        self.leave(state);
         at
     }
 

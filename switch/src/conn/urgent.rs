@@ -51,6 +51,27 @@ impl Urgent {
     pub(super) fn passed(&mut self) {
         self.waiting.pop_front();
     }
+
+    /// Whether only this position's last byte is left: there the mark is for bytes in line.
+    pub(super) fn is_last_at(&self, position: u64) -> bool {
+        self.waiting.len() == 1 && self.at(position).is_some()
+    }
+
+    /// Bytes of the stream from this position on that come before the next byte in line.
+    pub(super) fn room_before(&self, position: u64) -> u64 {
+        match self.waiting.front() {
+            Some((mark, _)) if self.inline && *mark > position => *mark - position,
+            _ => u64::MAX,
+        }
+    }
+
+    /// The stream was read up to this position: as with TCP, nobody gets a byte apart from the
+    /// stream after that. Returns how many were given up.
+    pub(super) fn give_up_before(&mut self, position: u64) -> u64 {
+        let before = self.waiting.len();
+        self.waiting.retain(|(mark, _)| *mark >= position);
+        u64::try_from(before - self.waiting.len()).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +101,21 @@ mod tests {
             (None, Some(b'a'), None)
         );
         assert_eq!(urgent.take(), None);
+        assert_eq!((urgent.room_before(1), urgent.is_last_at(4)), (3, false));
         urgent.passed();
         assert_eq!(urgent.at(9), Some(b'b'));
+        assert_eq!(
+            (urgent.room_before(4), urgent.room_before(9)),
+            (5, u64::MAX)
+        );
+        assert!(urgent.is_last_at(9));
+    }
+
+    #[test]
+    fn a_byte_the_stream_was_read_past_is_given_up() {
+        let mut urgent = Urgent::default();
+        assert_eq!(urgent.arrived(4, b"a"), 0);
+        assert_eq!((urgent.give_up_before(4), urgent.give_up_before(5)), (0, 1));
+        assert_eq!(urgent.take(), None);
     }
 }

@@ -7,7 +7,7 @@ pub(crate) mod usage;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
@@ -159,7 +159,10 @@ pub(crate) fn read_tape(mut stream: &SanStream, seed: u64, total: usize) {
 
 /// Whether the stream's descriptor becomes readable in time.
 pub(crate) fn is_ready(stream: &SanStream, time: Duration) -> bool {
-    let fd = stream.as_fd().as_raw_fd();
+    is_ready_fd(stream.as_fd().as_raw_fd(), time)
+}
+
+pub(crate) fn is_ready_fd(fd: RawFd, time: Duration) -> bool {
     let mut entry = libc::pollfd {
         fd,
         events: libc::POLLIN,
