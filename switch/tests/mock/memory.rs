@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use wsdirect::abi::{self, LPWSABUF, LPWSABUFEX, SOCKET, WSABUF, WSABUFEX};
 
 use super::work::{Upcall, later};
-use super::{Overlapped, Posted, Registered, Socket, State};
+use super::{Call, Overlapped, Posted, Registered, Socket, State};
 
 /// Local pieces as addresses.
 pub(crate) type Pieces = Vec<(usize, usize)>;
@@ -138,6 +138,18 @@ impl State {
         let len = message.len();
         self.messages.push((number, message.clone()));
         let other = self.sockets.get_mut(&peer).unwrap();
+        // req: WSD-19 no more in flight than is posted, whatever this provider would put up with.
+        // The first message may come before there is anybody to post.
+        let is_early = !other.has_posted && other.inbox.is_empty();
+        if other.receives.is_empty() && !is_early {
+            self.trace.push(Call {
+                socket: number,
+                made_by: other.made_by,
+                name: "Send",
+                detail: "BAD no receive is posted for it".to_owned(),
+                code: 0,
+            });
+        }
         other.inbox.push_back(message);
         deliver(other);
         complete(self.sockets.get_mut(&number).unwrap(), overlapped, 0, len);
@@ -166,6 +178,7 @@ impl State {
         if gone && socket.inbox.is_empty() {
             return Err(abi::WSAECONNRESET);
         }
+        socket.has_posted = true;
         socket.receives.push_back(Posted {
             overlapped,
             buffers,

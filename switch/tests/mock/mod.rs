@@ -143,6 +143,8 @@ pub(crate) struct Socket {
     pub(crate) mask: i32,
     pub(crate) record: WSANETWORKEVENTS,
     pub(crate) receives: VecDeque<Posted>,
+    /// It has posted receives: from then on a peer sends no more than there are.
+    pub(crate) has_posted: bool,
     pub(crate) inbox: VecDeque<Vec<u8>>,
     pub(crate) memory: Vec<Registered>,
     pub(crate) exposed: Vec<Registered>,
