@@ -277,7 +277,7 @@ fn so_is_the_end_of_streams_that_are_suspended() {
 
 /// Millions of states: `cargo test --release -p wsd-proto --test deadlock -- --ignored`.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes; ./test says so"]
 fn nothing_stops_whenever_receives_are_posted_again() {
     scenario::small_data(true);
     scenario::one_does_not_read(true);

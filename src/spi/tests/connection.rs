@@ -25,6 +25,10 @@ fn two_sockets_connect_and_pass_messages_both_ways() {
 
 #[test]
 fn ipv6_sockets_connect_too() {
+    if std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        // Without IPv6 there is nothing to show; ./test says so.
+        return;
+    }
     let _session = Session::new();
     let listener = Sock::bound_to(IpAddr::V6(Ipv6Addr::LOCALHOST));
     listener.listen(4).unwrap();

@@ -134,7 +134,11 @@ fn addresses_that_nobody_has_told_are_those_of_the_descriptor() {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     for at in ["127.0.0.1:0", "[::1]:0"] {
-        let listener = TcpListener::bind(at).unwrap();
+        let listener = match TcpListener::bind(at) {
+            // Without IPv6 there is nothing to show; ./test says so.
+            Err(_) if at.starts_with("[::1]") => continue,
+            bound => bound.unwrap(),
+        };
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let slot = Slot::new(&About {
             addresses: None,
