@@ -12,12 +12,16 @@ use wsd_switch::{
 
 use crate::args::Mode;
 use crate::failure::Failure;
+use crate::output;
 
 pub(crate) type Link = SanStream;
 pub(crate) type Listener = SanListener;
 
 /// A silent peer is asked for a sign of life after this time, and given up after as much again.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// So many bytes in all need not have gone by RDMA.
+const FEW: u64 = 64 << 10;
 
 /// How a caller uses its connections.
 #[derive(Clone, Copy)]
@@ -257,8 +261,16 @@ fn gave_way(
         (Mode::Read | Mode::Write, None) if stats.refused_sent + stats.refused_received > 0 => {
             Some("memory for RDMA could not be had, so that large data went in messages")
         }
+        (Mode::Read | Mode::Write, None) if stats.bytes_sent.max(stats.bytes_received) > FEW => {
+            Some("all of it came in pieces too small for RDMA, and went in messages")
+        }
         _ => None,
     }
+}
+
+/// For people.
+pub(crate) fn note_gave_way(wanted: Mode, why: &str) {
+    output::note(&format!("--mode {} gave way: {why}", wanted.name()));
 }
 
 /// Whether a provider of this host has RDMA reads.
@@ -346,7 +358,13 @@ mod tests {
             assert!(why(mode, refused(), true).unwrap().contains("messages"));
             assert_eq!(why(mode, Stats::default(), true), None);
         }
+        let small = || stats(|one| one.bytes_sent = FEW + 1);
+        for mode in [Mode::Read, Mode::Write] {
+            assert!(why(mode, small(), true).unwrap().contains("too small"));
+            assert_eq!(why(mode, stats(|one| one.bytes_received = FEW), true), None);
+        }
         for (mode, stats) in [
+            (Mode::Auto, small()),
             (Mode::Read, read()),
             (Mode::Write, wrote()),
             (Mode::Write, written()),

@@ -1,13 +1,14 @@
 //! What the command asks of Linux beyond std; the only `unsafe` of this crate.
 //!
-//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, interface numbers, CPU time, becoming another program. Does not own: any decision. Invariant: every function here is safe to call with any
-//! argument.
+//! Owns: page-aligned buffers with advice for huge pages, signals, room on disk, interface numbers,
+//! CPU time, pipes, becoming another program. Does not own: any decision. Invariant: every function
+//! here is safe to call with any argument.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -194,6 +195,24 @@ fn file_size_limit() -> io::Result<u64> {
     }
     // "No limit" is the largest number.
     Ok(limit.rlim_cur)
+}
+
+/// Makes a pipe hold so much, where it may.
+pub(crate) fn widen_pipe(pipe: BorrowedFd<'_>, bytes: i32) {
+    // SAFETY: the descriptor is open; F_SETPIPE_SZ takes a number.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
+}
+
+/// Whether a read has something to say within this time, in whole milliseconds.
+pub(crate) fn is_readable_within(input: BorrowedFd<'_>, time: Duration) -> bool {
+    let mut one = libc::pollfd {
+        fd: input.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let time = libc::c_int::try_from(time.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: one whole pollfd of this frame. An error, as by a signal, is a "no".
+    unsafe { libc::poll(&mut one, 1, time) > 0 }
 }
 
 /// The number of a network interface of this name.

@@ -14,7 +14,7 @@ use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{PATIENCE, Receiver, Running, expect_code, pattern, text, wsdirect};
+use support::{PATIENCE, Receiver, Running, connections, expect_code, pattern, text, wsdirect};
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
@@ -89,16 +89,6 @@ fn ss(more: &[&str]) -> std::process::Output {
     let mut command = wsdirect(["ss"]);
     command.args(more);
     Running::start(command).finish()
-}
-
-fn connections(pids: &[u32]) -> Vec<Value> {
-    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-    let mut args = vec!["--json"];
-    args.extend(pids.iter().map(String::as_str));
-    let output = ss(&args);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["version"], 1);
-    report["connections"].as_array().unwrap().clone()
 }
 
 #[test]

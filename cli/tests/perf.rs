@@ -117,6 +117,34 @@ fn a_server_that_demands_the_san_turns_tcp_away_and_goes_on() {
 }
 
 #[test]
+fn who_moved_large_data_is_told_and_why_not_as_it_was_wanted() {
+    const LARGE: [&str; 6] = ["--rounds", "1", "--slice", "2", "--sizes", "1M"];
+    let perf = |args: &[&str], environment: &[(&str, &str)]| {
+        let mut perf = wsdirect(["perf", "--transports", "san"]);
+        perf.args(LARGE).args(args);
+        perf.envs(environment.iter().copied());
+        let output = Running::start(perf).finish();
+        let said = expect_code(&output, 0);
+        (output.stdout, said)
+    };
+    for mode in ["read", "write"] {
+        let (result, _) = perf(&["--json", "--mode", mode], &[]);
+        let result: Value = serde_json::from_slice(&result).unwrap();
+        assert_eq!(result["path"]["mode"], mode, "{}", result["path"]);
+        assert_eq!(result["path"]["gave_way"], Value::Null);
+    }
+    let unable = [("WSD_RDMA_READ", "0")];
+    let (result, _) = perf(&["--json", "--mode", "read"], &unable);
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!(result["path"]["mode"], "write", "{}", result["path"]);
+    assert!(result["path"]["gave_way"].is_string(), "{}", result["path"]);
+    let (table, said) = perf(&["--mode", "read"], &unable);
+    assert!(said.contains("--mode read gave way: "), "{said}");
+    let table = support::text(&table);
+    assert!(table.contains("the sender writes large data"), "{table}");
+}
+
+#[test]
 fn without_the_san_the_rest_is_measured_and_the_reason_told() {
     let mut perf = wsdirect(["perf", "--json", "--mode", "tcp"]);
     perf.args(QUICK);

@@ -11,6 +11,10 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{ChildStdin, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{Receiver, Running, expect_code, names, pattern, wsdirect};
@@ -202,6 +206,63 @@ fn a_mode_that_gave_way_is_told_to_people_with_the_reason() {
     }
 }
 
+/// Both ends of a transfer from a pipe: their reports, and their standard errors. `feed` gets the
+/// pipe and the output.
+fn from_a_pipe(mode: &str, json: bool, feed: impl FnOnce(ChildStdin, &Path)) -> [Output; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let json: &[&str] = if json { &["--json"] } else { &[] };
+    let mut recv = wsdirect(["recv", &support::anywhere(), "--mode", mode, "-o"]);
+    recv.arg(folder.path().join("to")).args(json);
+    let waiting = Receiver::from(recv);
+    let mut send = wsdirect(["send", "-", &waiting.address, "--mode", mode]);
+    send.args(json).stdin(Stdio::piped());
+    let mut sender = Running::start(send);
+    feed(sender.child.stdin.take().unwrap(), folder.path());
+    let ends = [sender.finish(), waiting.process.finish()];
+    for end in &ends {
+        expect_code(end, 0);
+    }
+    ends
+}
+
+#[test]
+fn what_a_fast_producer_writes_to_a_pipe_goes_by_rdma() {
+    for (mode, end, counter) in [("read", 1, "rdma_reads"), ("write", 0, "rdma_writes")] {
+        let reports = from_a_pipe(mode, true, |mut input, _| {
+            input.write_all(&pattern(32 << 20)).unwrap();
+        });
+        let reports = reports.map(|end| serde_json::from_slice::<Value>(&end.stdout).unwrap());
+        assert!(count(&reports[end], counter) > 0, "{mode}: {reports:?}");
+        for report in &reports {
+            assert_eq!(report["path"]["mode"], mode, "{report}");
+            assert_eq!(report["path"]["gave_way"], Value::Null, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_mode_that_came_to_nothing_as_all_pieces_were_small_is_told() {
+    const PIECE: usize = 40_000;
+    for mode in ["read", "write"] {
+        let ends = from_a_pipe(mode, false, |mut input, folder| {
+            for piece in 1..=3 {
+                input.write_all(&pattern(PIECE)).unwrap();
+                // The next one comes when this one is through.
+                let end = Instant::now() + support::PATIENCE;
+                while support::arrived(folder) < (piece * PIECE) as u64 {
+                    assert!(Instant::now() < end);
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        });
+        for end in &ends {
+            let said = support::text(&end.stderr);
+            let note = format!("--mode {mode} gave way: all of it came in pieces too small");
+            assert!(said.contains(&note), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_receiver_that_demands_the_san_takes_nothing_over_tcp() {
     for mode in ["read", "write"] {
@@ -218,6 +279,7 @@ fn a_receiver_that_demands_the_san_takes_nothing_over_tcp() {
             assert!(said.contains("over TCP"), "{said}");
         }
         assert!(sent.contains("the receiver could not take it"), "{sent}");
+        assert!(sent.contains("leave out --mode tcp here"), "{sent}");
         assert!(
             received.contains("allow TCP with --mode auto"),
             "{received}"

@@ -14,7 +14,7 @@ use super::line::{Line, Stream};
 use super::report::{Absent, Cell, Figures, Flow};
 use crate::args::{self, Transport, Waiting};
 use crate::failure::Failure;
-use crate::link;
+use crate::link::{self, Link};
 use crate::sys::{Buffer, Usage};
 
 /// The longest directory a server may send.
@@ -71,7 +71,9 @@ pub(super) fn measure(to: &str, args: &args::Perf) -> Result<Figures, Failure> {
             client.lines.rotate_left(1);
         }
     }
-    Ok(Figures::new(args, client.path, client.absent, &cells))
+    // Who moves large data shows when there has been some.
+    let path = link::path(&client.first, args.mode);
+    Ok(Figures::new(args, path, client.absent, &cells))
 }
 
 /// A polling measurement tells nothing when its threads had to share a CPU: then it is repeated,
@@ -227,8 +229,8 @@ fn record(histogram: &mut Histogram<u64>, elapsed: Duration) {
 struct Client {
     lines: Vec<(Transport, Box<dyn Measured>)>,
     absent: Vec<Absent>,
-    /// Of the SAN connection.
-    path: link::Path,
+    /// The SAN connection, or what came in its place.
+    first: Link,
 }
 
 impl Client {
@@ -236,7 +238,10 @@ impl Client {
         let first = link::connect(to, args.mode, link::Use::Measuring)?;
         let path = link::path(&first, args.mode);
         let server = link::peer_of(&first)?.ip();
-        let mut san = Line::new(first);
+        let same = first
+            .try_clone()
+            .map_err(|error| Failure::caused("cannot share a connection", error))?;
+        let mut san = Line::new(same);
         let directory = ask_directory(&mut san).map_err(|error| {
             Failure::caused(format!("{to} does not answer as a server of perf"), error)
                 .advise("start it with: wsdirect perf --listen ADDR:PORT")
@@ -274,7 +279,7 @@ impl Client {
         Ok(Client {
             lines,
             absent,
-            path,
+            first,
         })
     }
 }

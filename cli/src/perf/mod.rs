@@ -15,6 +15,7 @@ use std::process::{Child, Stdio};
 
 use crate::args;
 use crate::failure::Failure;
+use crate::link;
 use crate::output;
 
 /// Serves, measures against a server, or both in two processes.
@@ -31,6 +32,11 @@ pub(crate) fn perf(args: &args::Perf) -> Result<(), Failure> {
             result
         }
     };
+    if !args.json
+        && let Some(why) = result.gave_way()
+    {
+        link::note_gave_way(args.mode, why);
+    }
     output::report(&result, args.json, false)
 }
 

@@ -276,6 +276,11 @@ impl fmt::Display for Figures {
 }
 
 impl Figures {
+    /// Why large data was not moved as `--mode` wanted.
+    pub(super) fn gave_way(&self) -> Option<&'static str> {
+        self.path.gave_way
+    }
+
     fn ratio(&self, row: &Row) -> Option<&Ratio> {
         let same = |ratio: &&Ratio| {
             (ratio.wait, ratio.size, ratio.against) == (row.wait, row.size, row.transport)

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::frame::Sum;
 use crate::args::Mode;
 use crate::failure::Failure;
-use crate::link::{Counters, Path};
+use crate::link::{self, Counters, Path};
 use crate::output;
 use crate::units::{Bytes, Rate};
 
@@ -68,7 +68,7 @@ impl Report {
     /// Prints it, and beside it, for people, what did not go as `--mode` wanted.
     pub(super) fn print(&self, mode: Mode, json: bool, elsewhere: bool) -> Result<(), Failure> {
         if let Some(why) = self.path.gave_way.filter(|_| !json) {
-            output::note(&format!("--mode {} gave way: {why}", mode.name()));
+            link::note_gave_way(mode, why);
         }
         output::report(self, json, elsewhere)
     }

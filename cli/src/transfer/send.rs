@@ -8,7 +8,7 @@ use super::frame::{Greeting, Header, Sum, Verdict};
 use super::report::Report;
 use super::source::{Piece, ReadAhead, Source};
 use super::{ANSWER_TIME, gone, is_parting, read_verdict, write_all};
-use crate::args;
+use crate::args::{self, Mode};
 use crate::failure::Failure;
 use crate::link::{self, Link};
 use crate::progress::Progress;
@@ -36,7 +36,7 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
     };
     match greet(&link, &greeting)? {
         Verdict::Go => {}
-        Verdict::Failed(why) => return Err(refused(&why)),
+        Verdict::Failed(why) => return Err(refused(&why, args.mode)),
         Verdict::Stored(_) => return Err(out_of_turn()),
     }
 
@@ -53,7 +53,7 @@ pub(crate) fn send(args: &args::Send) -> Result<(), Failure> {
     drop(progress);
     let theirs = match verdict {
         Verdict::Stored(sum) => sum,
-        Verdict::Failed(why) => return Err(refused(&why)),
+        Verdict::Failed(why) => return Err(refused(&why, args.mode)),
         Verdict::Go => return Err(out_of_turn()),
     };
     let (path, counters) = (link::path(&link, args.mode), link::counters(&link));
@@ -166,9 +166,15 @@ fn look_for_verdict(mut link: &Link) -> Result<(), Stop> {
     }
 }
 
-fn refused(why: &str) -> Failure {
-    Failure::new(format!("the receiver could not take it: {why}"))
-        .advise("mend that at the other end, then start both again")
+fn refused(why: &str, mode: Mode) -> Failure {
+    let advice = match mode {
+        Mode::Tcp => {
+            "if it demands the SAN, leave out --mode tcp here; else mend that at the other end; then \
+             start both again"
+        }
+        _ => "mend that at the other end, then start both again",
+    };
+    Failure::new(format!("the receiver could not take it: {why}")).advise(advice)
 }
 
 fn out_of_turn() -> Failure {

@@ -4,36 +4,50 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use twox_hash::XxHash3_128;
 
 use super::frame::Sum;
 use super::{BUFFERS, CHUNK};
 use crate::failure::Failure;
-use crate::sys::Buffer;
+use crate::sys::{self, Buffer};
 
 /// A file or standard input, open for reading.
 pub(super) struct Source {
     pub(super) name: String,
     /// Known for regular files.
     pub(super) size: Option<u64>,
-    input: Box<dyn Read + Send>,
+    input: File,
+    /// The input has told its end, which a terminal does not repeat.
+    has_ended: bool,
 }
+
+/// What a pipe is made to hold: what comes at a time is then large enough for RDMA.
+const PIPE: i32 = 1 << 20;
+/// A producer that has given so much at once has probably more in a moment.
+const PLENTY: usize = 4 << 10;
+/// How long more of it is waited for in all.
+const GATHER: Duration = Duration::from_millis(5);
 
 impl Source {
     /// `-` is standard input.
     pub(super) fn open(path: &Path) -> Result<Source, Failure> {
         if path == Path::new("-") {
             // Not through std's buffer: the buffers here are larger and aligned.
-            let input = std::os::fd::AsFd::as_fd(&io::stdin())
+            let input = io::stdin()
+                .as_fd()
                 .try_clone_to_owned()
                 .map_err(|error| Failure::caused("cannot read standard input", error))?;
+            sys::widen_pipe(input.as_fd(), PIPE);
             return Ok(Source {
                 name: "standard input".to_owned(),
                 size: None,
-                input: Box::new(File::from(input)),
+                input: File::from(input),
+                has_ended: false,
             });
         }
         let shown = path.display();
@@ -60,7 +74,8 @@ impl Source {
             name: name.to_string_lossy().into_owned(),
             // Files that the kernel makes up (/proc) say 0 and hold more.
             size: Some(about.len()).filter(|len| about.is_file() && *len > 0),
-            input: Box::new(file),
+            input: file,
+            has_ended: false,
         })
     }
 
@@ -107,19 +122,30 @@ impl Source {
         }
     }
 
-    /// 0 at the end. A file fills the buffer; a pipe gives what it has, so that a slow producer's
-    /// bytes travel at once.
+    /// 0 at the end. A file fills the buffer; a pipe gives what it has, and what a fast producer
+    /// adds in a moment, while a slow one's bytes travel at once.
     fn fill_one(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut len = 0;
+        let mut until = None;
         while let Some(room) = buffer.get_mut(len..).filter(|room| !room.is_empty()) {
+            if self.has_ended {
+                break;
+            }
             match self.input.read(room) {
-                Ok(0) => break,
+                Ok(0) => self.has_ended = true,
                 Ok(n) => len += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
             if self.size.is_none() {
-                break;
+                let until = *until.get_or_insert_with(|| Instant::now() + GATHER);
+                let time = match len {
+                    0..PLENTY => Duration::ZERO,
+                    _ => until.saturating_duration_since(Instant::now()),
+                };
+                if !sys::is_readable_within(self.input.as_fd(), time) {
+                    break;
+                }
             }
         }
         Ok(len)

@@ -186,6 +186,25 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Bytes in the temporary file of a receiver whose output is in this folder.
+pub(crate) fn arrived(folder: &Path) -> u64 {
+    let part = |name: &String| name.ends_with(".part");
+    let name = names(folder).into_iter().find(part);
+    name.and_then(|name| std::fs::metadata(folder.join(name)).ok())
+        .map_or(0, |about| about.len())
+}
+
+/// The connections of these processes, as `wsdirect ss` shows them.
+pub(crate) fn connections(pids: &[u32]) -> Vec<serde_json::Value> {
+    let mut command = wsdirect(["ss", "--json"]);
+    command.args(pids.iter().map(u32::to_string));
+    let output = Running::start(command).finish();
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("ss prints a report");
+    assert_eq!(report["version"], 1);
+    report["connections"].as_array().expect("a list").clone()
+}
+
 /// The names in a folder.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
