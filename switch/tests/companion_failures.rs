@@ -263,16 +263,76 @@ fn without_descriptors() {
 
 #[test]
 fn a_process_without_a_descriptor_left_goes_on_with_the_kernel_until_it_has_some_again() {
+    limited("-n 64", "without_descriptors");
+}
+
+/// Runs in a process of its own, see below.
+#[test]
+#[ignore = "may make no memory file"]
+fn without_memory() {
+    let (one, two) = kernel_pair();
+    let (one, two) = (
+        End::new(one, Role::Connected),
+        End::new(two, Role::Accepted),
+    );
+    until("one says what there is too little of", || {
+        exchange(&one, &two, 50);
+        let why = [one.companion.reason(), two.companion.reason()];
+        why.contains(&Reason::NoMemory)
+    });
+    assert_eq!([one.companion.path(), two.companion.path()], [Path::Tcp; 2]);
+    // And when there is some again, the upgrade comes.
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a whole rlimit of this frame.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+    assert_eq!(set, 0);
+    upgrade(&one, &two);
+    exchange(&one, &two, 20);
+}
+
+/// Runs the ignored test of this name with a limit of its shell's.
+fn limited(limit: &str, name: &str) {
     let run = Command::new("sh")
-        .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+        .args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")])
         .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "without_descriptors", "--nocapture"])
+        .args(["--ignored", "--exact", name, "--nocapture"])
         .output()
         .unwrap();
     assert!(
         run.status.success(),
-        "{}{}",
+        "{}: {}{}",
+        run.status,
         String::from_utf8_lossy(&run.stdout),
         String::from_utf8_lossy(&run.stderr)
     );
+}
+
+#[test]
+fn a_process_that_may_make_no_memory_files_goes_on_with_the_kernel_until_it_may() {
+    limited("-S -f 0", "without_memory");
+}
+
+/// Runs in a process of its own, see below.
+#[test]
+#[ignore = "may lock no memory"]
+fn without_locked_memory() {
+    let (one, two) = kernel_pair();
+    let (one, two) = (
+        End::new(one, Role::Connected),
+        End::new(two, Role::Accepted),
+    );
+    upgrade(&one, &two);
+    exchange(&one, &two, 200);
+}
+
+/// The embedded SAN locks none, so it is no reason to stay with the kernel.
+#[test]
+fn a_process_that_may_lock_no_memory_is_upgraded_by_the_embedded_san() {
+    limited("-l 0", "without_locked_memory");
 }

@@ -14,6 +14,7 @@
 #[path = "companion/ends.rs"]
 mod ends;
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -35,6 +36,12 @@ impl Drop for Other {
 }
 
 fn other(play: &str, extra: &[(&str, &str)]) -> (End, Other) {
+    let (tcp, child) = connected(play, extra);
+    (End::new(tcp, Role::Accepted), child)
+}
+
+/// The process, and the connection that it has made to this one.
+fn connected(play: &str, extra: &[(&str, &str)]) -> (TcpStream, Other) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let at = listener.local_addr().unwrap().to_string();
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -48,8 +55,7 @@ fn other(play: &str, extra: &[(&str, &str)]) -> (End, Other) {
         command.env(name, value);
     }
     let child = Other(command.spawn().unwrap());
-    let tcp = listener.accept().unwrap().0;
-    (End::new(tcp, Role::Accepted), child)
+    (listener.accept().unwrap().0, child)
 }
 
 /// Answers each piece of 1000 bytes with the same, until the end.
@@ -68,6 +74,13 @@ fn the_other_process() {
         return;
     };
     let at = std::env::var(AT).unwrap();
+    if play == "worker" {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut told = TcpStream::connect(at).unwrap();
+        told.write_all(&port.to_be_bytes()).unwrap();
+        return echo(&End::new(listener.accept().unwrap().0, Role::Accepted));
+    }
     let end = End::new(TcpStream::connect(at).unwrap(), Role::Connected);
     match play.as_str() {
         "echo" => echo(&end),
@@ -290,4 +303,70 @@ fn a_child_goes_on_with_the_connection_of_its_parent() {
     assert!(end.companion.snapshot().upgrades >= 1);
     assert_eq!(end.companion.path(), Path::Tcp);
     assert_eq!(end.companion.reason(), Reason::PeerAsked);
+}
+
+/// Until the other process is no more: how the connection has ended.
+fn exchange_to_the_end(end: &End, mut position: usize) -> ErrorKind {
+    let wait = Some(ends::PATIENCE);
+    end.tcp.set_read_timeout(wait).unwrap();
+    end.tcp.set_write_timeout(wait).unwrap();
+    let (mut bytes, mut room) = ([0; 1000], [0; 1000]);
+    loop {
+        fill(9, position, &mut bytes);
+        let done = end
+            .send_all(&bytes)
+            .and_then(|()| end.receive_exactly(&mut room));
+        if let Err(error) = done {
+            return error.kind();
+        }
+        check(9, position, &room);
+        position += 1000;
+    }
+}
+
+/// Kills it after so many turns, or a little later, and looks how the connection ends.
+fn dies(end: &End, mut other: Other, turns: usize, later: Duration) {
+    for turn in 0..turns {
+        exchange(end, turn * 1000);
+    }
+    let killed = std::thread::spawn(move || {
+        std::thread::sleep(later);
+        other.0.kill().unwrap();
+        other.0.wait().unwrap();
+    });
+    let kind = exchange_to_the_end(end, turns * 1000);
+    killed.join().unwrap();
+    let ended = [
+        ErrorKind::UnexpectedEof,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+    ];
+    assert!(
+        ended.contains(&kind),
+        "after {turns} and {later:?}: {kind:?}"
+    );
+}
+
+/// Who connects has its beacon up after 8 turns; a worker comes to it after 16.
+#[test]
+fn a_worker_that_dies_on_its_way_to_the_san_is_an_end_and_not_a_stall() {
+    for turns in [1, 8, 12, 15, 16, 17, 18, 20, 24, 32] {
+        for later in [0, 300, 3000].map(Duration::from_micros) {
+            let (mut told, worker) = connected("worker", &[]);
+            let mut port = [0; 2];
+            told.read_exact(&mut port).unwrap();
+            let tcp = TcpStream::connect(("127.0.0.1", u16::from_be_bytes(port))).unwrap();
+            dies(&End::new(tcp, Role::Connected), worker, turns, later);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_dies_while_a_worker_comes_to_its_beacon_is_an_end_and_not_a_stall() {
+    for turns in [1, 8, 12, 15, 16, 17, 18, 20, 24, 32] {
+        for later in [0, 300, 3000].map(Duration::from_micros) {
+            let (end, client) = other("echo", &[]);
+            dies(&end, client, turns, later);
+        }
+    }
 }

@@ -67,8 +67,23 @@ pub(super) fn user() -> u32 {
 
 // ---- memory files ------------------------------------------------------------------------
 
+/// The largest file that this process may make.
+fn largest_file() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a whole rlimit of this frame.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    limit.rlim_cur
+}
+
 /// A new memory file of `size` bytes whose size nobody can change any more.
 pub(super) fn sealed_memory_file(name: &CStr, size: u64) -> io::Result<OwnedFd> {
+    // Beyond that limit ftruncate does not just fail: its signal ends the process.
+    if size > largest_file() {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
     // SAFETY: `name` is a C string; the flags are valid.
     let fd = own(unsafe {
         libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)

@@ -577,7 +577,9 @@ impl Clerk {
         if !beacons.is_empty() {
             let signalled = signalled(beacons);
             for (beacon, _) in beacons.iter().zip(signalled).filter(|(_, on)| *on) {
-                beacon.answer();
+                if let Some(why) = beacon.answer() {
+                    beacon.send_away(why);
+                }
             }
         }
         for beacon in beacons.iter_mut() {
@@ -663,7 +665,7 @@ impl Attempt {
                 None => Err(None),
                 Some(outcome) => outcome.map_err(|code| {
                     tracing::debug!(code, "no beacon answers");
-                    None
+                    (code == abi::WSAENOBUFS).then_some(Reason::NoMemory)
                 }),
             },
         };
@@ -716,7 +718,7 @@ impl Attempt {
         self.socket = Some(socket);
         begun.map_err(|error| {
             tracing::debug!(%error, "no beacon answers");
-            None
+            (error.0 == abi::WSAENOBUFS).then_some(Reason::NoMemory)
         })
     }
 
@@ -755,8 +757,8 @@ fn connected(socket: &SanSocket) -> Option<Result<(), i32>> {
 }
 
 impl Beacon {
-    /// Takes who has come.
-    fn answer(&self) {
+    /// Takes who has come. What there is too little of to do so.
+    fn answer(&self) -> Option<Reason> {
         if let Err(error) = self.socket.enum_events() {
             tracing::debug!(%error, "a beacon has failed");
         }
@@ -770,8 +772,23 @@ impl Beacon {
                     | abi::WSAECONNABORTED
                     | abi::WSAEACCES
                     | abi::WSAEINVALIDPROVIDER => {}
-                    _ => return,
+                    abi::WSAENOBUFS => return Some(Reason::NoMemory),
+                    abi::WSAEMFILE => return Some(Reason::NoDescriptors),
+                    _ => return None,
                 },
+            }
+        }
+    }
+
+    /// Its guests cannot be served now. They ask again after more traffic.
+    fn send_away(&self, why: Reason) {
+        for companion in self
+            .guests
+            .iter()
+            .filter_map(|guest| guest.companion.upgrade())
+        {
+            if companion.stage() == Stage::Seeking {
+                companion.give_up(why);
             }
         }
     }

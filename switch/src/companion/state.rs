@@ -1048,4 +1048,27 @@ mod tests {
             assert_eq!(find_marker(&cut, &marker), None, "{len}");
         }
     }
+
+    #[test]
+    fn a_peer_of_another_version_leaves_the_connection_with_the_kernel_and_says_why() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for role in [Role::Connected, Role::Accepted] {
+            let companion = Companion::new(std::os::fd::AsFd::as_fd(&tcp), role).unwrap();
+            {
+                // As after an offer that was answered, or one that was made.
+                let mut core = companion.core.lock();
+                if role == Role::Connected {
+                    assert!(companion.guard(&mut core, [5; 16]));
+                }
+                core.stage = Stage::Joining;
+            }
+            let error = crate::conn::failure(wsd_proto::Failure::VersionMismatch);
+            companion.joined(Err(error));
+            assert_eq!(companion.reason(), Reason::Version);
+            assert!(companion.on_kernel());
+            assert_eq!(companion.rx.phase(), KERNEL);
+            assert_eq!(companion.core.lock().stage, Stage::Idle);
+        }
+    }
 }

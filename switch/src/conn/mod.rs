@@ -271,7 +271,7 @@ fn errno(number: i32) -> io::Error {
 }
 
 /// A failed session, as TCP would tell of it where TCP knows the like.
-fn failure(failure: Failure) -> io::Error {
+pub(crate) fn failure(failure: Failure) -> io::Error {
     match failure {
         Failure::Disconnected | Failure::Reset(_) | Failure::NoSuchConnection => {
             errno(libc::ECONNRESET)
