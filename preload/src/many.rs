@@ -1,20 +1,22 @@
 //! Waiting for many descriptors by number: what poll() and select() have in common.
 //!
 //! As long as the kernel carries all connections among them, the program's own call does it all.
-//! Otherwise each connection that the SAN carries is looked at, and if nothing is ready, the kernel
-//! waits for what the provider gave to sleep on in its place.
+//! Otherwise each connection that the SAN carries is looked at, and if nothing is ready, watched for a
+//! moment, as in `sets`; then the kernel waits for what the provider gave to sleep on in its place.
 //!
 //! Invariant: a connection is armed, and found without news afterwards, before the thread sleeps.
 //! Nothing is held while it sleeps: numbers are looked up anew after it.
 
 use core::ffi::{c_int, c_short};
 use core::ptr;
+use std::sync::Arc;
 
 use libc::{nfds_t, pollfd, sigset_t};
-use wsd_switch::companion::{Armed, Sleeper, own_wake_up};
+use wsd_switch::companion::{Armed, Companion, Sleeper, own_wake_up};
 
 use crate::clock::{Blocked, Clock, Time};
 use crate::raw::errno;
+use crate::sets::{SPUN, Spin};
 use crate::table::{self, Held};
 use crate::{guard, real, sets};
 
@@ -123,8 +125,12 @@ pub(crate) fn wait(
         }
     };
     let mut blocked: Option<Blocked> = None;
+    let mut spins = true;
     loop {
         let mut found = look(fds, asked);
+        if found > 0 {
+            SPIN.with(Spin::has_news);
+        }
         let ready = poll(asked, Time::Millis(0), None)?;
         if ready > 0 {
             for (entry, asked) in fds.iter_mut().zip(asked.iter()) {
@@ -134,6 +140,14 @@ pub(crate) fn wait(
         }
         if found > 0 || clock.is_zero() {
             return Ok(found);
+        }
+        if spins {
+            // After this look, too, something may have come: it ends with another one, or with one
+            // that is armed.
+            spins = SPIN.with(|spin| spin.watch(|| companions(fds, asked)));
+            if spins {
+                continue;
+            }
         }
         // From here on a signal ends the sleep, or comes after the call.
         let blocked = blocked.get_or_insert_with(Blocked::new);
@@ -149,10 +163,27 @@ pub(crate) fn wait(
         };
         let slept = poll(asked, time, Some(mask));
         drop(sleepers);
+        spins = true;
         if slept? == 0 && !naps {
             return Ok(0);
         }
     }
+}
+
+thread_local! {
+    /// How waiting without sleeping has paid this thread.
+    static SPIN: Spin = const { Spin::new() };
+}
+
+/// Those of connections that the SAN carries, as far as they are to be watched.
+fn companions(fds: &[pollfd], asked: &[pollfd]) -> Vec<Arc<Companion>> {
+    let on_san = fds
+        .iter()
+        .zip(asked)
+        .filter(|(entry, asked)| asked.fd < 0 && entry.fd >= 0)
+        .filter_map(|(entry, _)| on_san(entry.fd));
+    let companions = on_san.map(|held| Arc::clone(held.descriptor().companion()));
+    companions.take(SPUN).collect()
 }
 
 /// This thread's places among the sleepers of connections, while it sleeps.

@@ -37,6 +37,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub(crate) use control::control;
 pub(crate) use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
+pub(crate) use spin::{SPUN, Spin};
 pub(crate) use wait::{Wait, wait};
 pub(crate) use watch::tell_others;
 
@@ -69,10 +70,8 @@ pub(crate) struct Set {
     checks: AtomicU32,
     /// The service thread does not look after the set until it is told to.
     resting: AtomicBool,
-    /// When a connection last had something to tell, in nanoseconds.
-    active_at: AtomicU64,
     /// Whether waiting without sleeping pays.
-    spin: spin::Spin,
+    spin: Spin,
     state: Mutex<State>,
 }
 
@@ -166,8 +165,7 @@ impl Set {
             waits: AtomicU64::new(0),
             checks: AtomicU32::new(0),
             resting: AtomicBool::new(true),
-            active_at: AtomicU64::new(0),
-            spin: spin::Spin::default(),
+            spin: Spin::new(),
             state: Mutex::new(State {
                 numbers: Vec::new(),
                 closed: false,

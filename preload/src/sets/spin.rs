@@ -4,7 +4,7 @@
 //! time to spin, by fewer threads than there are processors, and less often the less it pays.
 //! Connections are not armed meanwhile, so that their peers need not signal.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use wsd_switch::companion::{Companion, spin_time};
@@ -15,15 +15,18 @@ use crate::clock::now;
 use crate::guard;
 
 /// So many connections at most are waited for without sleeping.
-const SPUN: usize = 64;
+pub(crate) const SPUN: usize = 64;
 /// Waiting without sleeping is tried only this long after something has come, in nanoseconds.
 const FRESH: u64 = 100_000;
 /// Threads that wait without sleeping.
 static SPINNING: AtomicU32 = AtomicU32::new(0);
 
-/// How waiting without sleeping has paid lately. All of it hints.
-#[derive(Default)]
-pub(super) struct Spin {
+/// How waiting without sleeping has paid lately, for one set, or for one thread where there is none.
+/// All of it hints.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    /// When a connection last had something to tell, in nanoseconds.
+    active_at: AtomicU64,
     /// Failures in a row.
     failures: AtomicU32,
     /// Waits that are not to try it.
@@ -41,6 +44,19 @@ const LONG: u64 = 60_000;
 const ALONE: u32 = 8;
 
 impl Spin {
+    pub(crate) const fn new() -> Spin {
+        Spin {
+            active_at: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            rest: AtomicU32::new(0),
+        }
+    }
+
+    /// A connection has had something to tell.
+    pub(crate) fn has_news(&self) {
+        self.active_at.store(now(), Ordering::Relaxed);
+    }
+
     /// Whether to try it now.
     fn is_due(&self) -> bool {
         let rest = self.rest.load(Ordering::Relaxed);
@@ -77,27 +93,18 @@ fn spinners() -> u32 {
     })
 }
 
-impl Set {
+impl Spin {
     /// Waits a moment for those that are not armed, if something has come lately. Whether something
-    /// has come.
-    pub(super) fn spin(&self) -> bool {
+    /// has come. To be followed by a look at them.
+    pub(crate) fn watch(&self, unarmed: impl FnOnce() -> Vec<Arc<Companion>>) -> bool {
         let budget = u64::try_from(spin_time().as_nanos()).unwrap_or(u64::MAX);
         let begun = now();
-        // Relaxed: a hint.
         let active_at = self.active_at.load(Ordering::Relaxed);
-        if budget == 0 || begun.saturating_sub(active_at) > FRESH || !self.spin.is_due() {
+        if budget == 0 || begun.saturating_sub(active_at) > FRESH || !self.is_due() {
             return false;
         }
         let _inside = guard::enter();
-        let state = self.lock();
-        let unarmed = state.ready.iter().take(SPUN).filter_map(|cookie| {
-            let (index, generation) = cookie.parts();
-            let place = state.members.get(index as usize)?;
-            let member = place.member.as_ref()?;
-            (place.generation == generation).then(|| member.companion.upgrade())?
-        });
-        let unarmed: Vec<Arc<Companion>> = unarmed.collect();
-        drop(state);
+        let unarmed = unarmed();
         if unarmed.is_empty() {
             return false;
         }
@@ -128,12 +135,57 @@ impl Set {
         };
         drop(spinning);
         if crowded {
-            self.spin.is_in_the_way();
+            self.is_in_the_way();
         } else if found {
-            self.spin.has_paid();
+            self.has_paid();
         } else {
-            self.spin.has_not_paid();
+            self.has_not_paid();
         }
         found
+    }
+}
+
+impl Set {
+    /// As [`Spin::watch`].
+    pub(super) fn spin(&self) -> bool {
+        self.spin.watch(|| {
+            let state = self.lock();
+            let unarmed = state.ready.iter().take(SPUN).filter_map(|cookie| {
+                let (index, generation) = cookie.parts();
+                let place = state.members.get(index as usize)?;
+                let member = place.member.as_ref()?;
+                (place.generation == generation).then(|| member.companion.upgrade())?
+            });
+            unarmed.collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_news_lately_nothing_is_watched() {
+        let spin = Spin::new();
+        assert!(!spin.watch(|| unreachable!("nothing has ever come")));
+    }
+
+    #[test]
+    fn what_does_not_pay_is_tried_less_often() {
+        let spin = Spin::new();
+        for _ in 0..FAILURES {
+            assert!(spin.is_due());
+            spin.has_not_paid();
+        }
+        assert!(!spin.is_due());
+        for _ in 0..20 {
+            spin.has_not_paid();
+        }
+        let rest = (0..).take_while(|_| !spin.is_due()).count();
+        assert_eq!(rest, 1 << LONGEST_REST);
+        spin.has_paid();
+        spin.has_not_paid();
+        assert!(spin.is_due());
     }
 }

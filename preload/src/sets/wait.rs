@@ -23,7 +23,7 @@ use wsd_switch::companion::{Armed, Companion};
 use super::member::{Cookie, Home, ONESHOT, Registration};
 use super::sys;
 use super::{Set, State, watch};
-use crate::clock::{Blocked, Clock, Time, now};
+use crate::clock::{Blocked, Clock, Time};
 use crate::guard;
 use crate::raw::{errno, set_errno};
 
@@ -190,7 +190,7 @@ impl Set {
             let room = out.get_mut(..own_room).unwrap_or_default();
             let mut found = self.look(room, how).told;
             if found > 0 {
-                self.active_at.store(now(), Ordering::Relaxed);
+                self.spin.has_news();
             }
             if found == out.len() {
                 self.kernel_next.store(true, Ordering::Relaxed);
