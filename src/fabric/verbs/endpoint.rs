@@ -76,6 +76,8 @@ pub(super) struct VerbsEndpoint {
     state: AtomicU8,
     /// Readable at the end, or when the outcome of the attempt is there.
     event: OwnedFd,
+    /// Whether `event` may be readable.
+    woken: AtomicBool,
     /// What `readiness` returns: `event`, and the device's own descriptor.
     readiness: Epoll,
     /// Whether the progress thread wants to be told.
@@ -113,6 +115,7 @@ impl VerbsEndpoint {
             number,
             state: AtomicU8::new(state::CONNECTING),
             event,
+            woken: AtomicBool::new(false),
             readiness,
             progress: AtomicBool::new(false),
             attempt: parking_lot::Mutex::new(attempt),
@@ -237,6 +240,13 @@ impl VerbsEndpoint {
         self.receiving.lock().early.give_up()
     }
 
+    /// Makes `event` readable.
+    fn wake(&self) {
+        os::signal(self.event.as_fd());
+        // Afterwards: who arms in between leaves the event as it is, and the next one clears it.
+        self.woken.store(true, Ordering::SeqCst);
+    }
+
     // ---- the attempt ----
 
     /// Takes one step of the attempt to connect, if there still is one.
@@ -273,7 +283,7 @@ impl VerbsEndpoint {
             self.hang_up();
         }
         self.core.tell(event);
-        os::signal(self.event.as_fd());
+        self.wake();
     }
 
     /// The connection manager says something about this connection.
@@ -392,7 +402,7 @@ impl VerbsEndpoint {
             Ok(state::OPEN) => {}
             Ok(state::CONNECTING) if self.made.get().is_some() => {}
             Ok(_) => {
-                os::signal(self.event.as_fd());
+                self.wake();
                 return;
             }
             Err(_) => return,
@@ -404,7 +414,7 @@ impl VerbsEndpoint {
         if !self.is_flushed() {
             self.core.schedule(self.number, Instant::now() + FLUSH_STEP);
         }
-        os::signal(self.event.as_fd());
+        self.wake();
     }
 
     /// Flushes the queue pair, and tells the peer if there is one.
@@ -441,7 +451,7 @@ impl VerbsEndpoint {
                 endpoint: self.token,
                 ending,
             });
-            os::signal(self.event.as_fd());
+            self.wake();
         }
     }
 
@@ -518,7 +528,9 @@ impl Endpoint for VerbsEndpoint {
     }
 
     fn arm(&self, whom: ArmFor) -> bool {
-        os::drain(self.event.as_fd());
+        if self.woken.swap(false, Ordering::SeqCst) {
+            os::drain(self.event.as_fd());
+        }
         if whom == ArmFor::Progress {
             self.progress.store(true, Ordering::SeqCst);
         }

@@ -597,15 +597,18 @@ int wsd_conn_poll(struct wsd_conn *conn, struct wsd_completion *completions, int
     return count;
 }
 
-int wsd_conn_arm(struct wsd_conn *conn)
+int wsd_conn_told(struct wsd_conn *conn)
 {
     struct ibv_cq *cq;
     void *context;
-    unsigned int count = 0;
-    while (ibv_get_cq_event(conn->told, &cq, &context) == 0)
-        count++;
-    if (count)
-        ibv_ack_cq_events(conn->cq, count);
+    if (ibv_get_cq_event(conn->told, &cq, &context))
+        return 0;
+    ibv_ack_cq_events(conn->cq, 1);
+    return 1;
+}
+
+int wsd_conn_arm(struct wsd_conn *conn)
+{
     return number_or_errno(ibv_req_notify_cq(conn->cq, 0));
 }
 

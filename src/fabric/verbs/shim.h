@@ -171,7 +171,9 @@ int wsd_conn_post_parts(struct wsd_conn *conn, int kind, uint32_t key,
 int wsd_conn_post_receive(struct wsd_conn *conn, uint64_t number, const struct wsd_piece *pieces,
                           int count);
 int wsd_conn_poll(struct wsd_conn *conn, struct wsd_completion *completions, int room);
-/* Clears earlier wake-ups and asks for one at the next completion. */
+/* Takes a wake-up out of the descriptor: 1 if there was one. */
+int wsd_conn_told(struct wsd_conn *conn);
+/* Asks for a wake-up at the next completion. */
 int wsd_conn_arm(struct wsd_conn *conn);
 
 /* Memory of a connection with queues. */

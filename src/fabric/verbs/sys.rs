@@ -462,6 +462,8 @@ pub(super) struct Conn {
     raw: NonNull<raw::Conn>,
     /// For what librdmacm does not lock itself: the state of the queue pair.
     control: Mutex<()>,
+    /// Whether the device is to tell of the next completion, and its word was not taken yet.
+    asked: Mutex<bool>,
     channel: Arc<Channel>,
     #[cfg(test)]
     pub(super) watched: Watched,
@@ -474,6 +476,8 @@ pub(super) struct Watched {
     pub(super) posted: Mutex<Vec<(Work, How)>>,
     /// How often the device was called.
     pub(super) bells: std::sync::atomic::AtomicUsize,
+    /// How often it was asked to tell of the next completion.
+    pub(super) asks: std::sync::atomic::AtomicUsize,
     /// As if the device had room for so many more parts.
     pub(super) room: Mutex<Option<usize>>,
 }
@@ -498,6 +502,7 @@ impl Conn {
         Self {
             raw,
             control: Mutex::new(()),
+            asked: Mutex::new(false),
             channel: Arc::clone(channel),
             #[cfg(test)]
             watched: Watched::default(),
@@ -810,11 +815,26 @@ impl Conn {
         }));
     }
 
-    /// Clears earlier wake-ups of the descriptor and asks for one at the next completion. The
-    /// queues have been made.
+    /// Makes sure that the descriptor becomes readable at the next completion, and is not readable on
+    /// account of an earlier one. The queues have been made.
+    ///
+    /// The device tells once for each time that it was asked. So what was asked for and has not come
+    /// is still to come, and is not asked for again: either costs a call of the kernel.
     pub(super) fn arm(&self) -> io::Result<()> {
-        // SAFETY: a live completion queue.
-        check(unsafe { raw::wsd_conn_arm(self.at()) })?;
+        let mut asked = self.asked.lock();
+        if *asked {
+            // SAFETY: a live completion queue.
+            *asked = unsafe { raw::wsd_conn_told(self.at()) } == 0;
+        }
+        if !*asked {
+            #[cfg(test)]
+            self.watched
+                .asks
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            // SAFETY: a live completion queue.
+            check(unsafe { raw::wsd_conn_arm(self.at()) })?;
+            *asked = true;
+        }
         Ok(())
     }
 

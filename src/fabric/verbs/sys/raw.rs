@@ -166,6 +166,7 @@ unsafe extern "C" {
         count: i32,
     ) -> i32;
     pub(super) fn wsd_conn_poll(conn: *mut Conn, completions: *mut Completion, room: i32) -> i32;
+    pub(super) fn wsd_conn_told(conn: *mut Conn) -> i32;
     pub(super) fn wsd_conn_arm(conn: *mut Conn) -> i32;
     pub(super) fn wsd_mr_register(
         conn: *mut Conn,

@@ -139,3 +139,53 @@ fn a_read_of_which_the_device_takes_nothing_waits_and_one_taken_in_part_ends_onc
     assert_eq!(reader.endpoint.deregister(reader.inward.key), Ok(()));
     assert_eq!(ending(&mut rig, &mut owner), Ending::Peer);
 }
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn the_device_is_asked_for_one_word_at_a_time_and_none_is_left_behind() {
+    let (mut rig, core) = rig_with_cache();
+    let (mut far, mut near, known) = known_pair(&mut rig, &core);
+    let asks = || {
+        let watched = &known.conn().watched;
+        watched.asks.swap(0, std::sync::atomic::Ordering::Relaxed)
+    };
+    // A wake-up that is still to come is not asked for again.
+    let receive = near.receive(0, 10);
+    asks();
+    for _ in 0..3 {
+        assert!(near.endpoint.arm(ArmFor::Waiter));
+    }
+    assert_eq!(asks(), 1);
+    assert!(!readable(&*near.endpoint));
+    far.send(b"x").unwrap();
+    assert!(sleep_until_readable(&*near.endpoint));
+    assert_eq!(near.end(receive), Outcome::Done(1));
+    assert!(readable(&*near.endpoint), "until the next one arms");
+    // Its word was taken: there must be another.
+    let receive = near.receive(0, 10);
+    assert!(near.endpoint.arm(ArmFor::Waiter));
+    assert_eq!(asks(), 1);
+    assert!(!readable(&*near.endpoint));
+    far.send(b"y").unwrap();
+    assert!(sleep_until_readable(&*near.endpoint));
+    assert_eq!(near.end(receive), Outcome::Done(1));
+    // The end wakes, too, and is cleared like anything else.
+    far.endpoint.disconnect();
+    assert_eq!(ending(&mut rig, &mut near), Ending::Peer);
+    assert!(readable(&*near.endpoint));
+    assert!(!near.endpoint.arm(ArmFor::Waiter));
+}
+
+/// Whether a sleeper would be woken at once.
+fn readable(endpoint: &dyn Endpoint) -> bool {
+    use std::os::fd::AsRawFd;
+    let mut fd = libc::pollfd {
+        fd: endpoint.readiness().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure, as is said; the descriptor is the endpoint's.
+    #[allow(unsafe_code)]
+    let found = unsafe { libc::poll(&raw mut fd, 1, 0) };
+    found == 1
+}
