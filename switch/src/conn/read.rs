@@ -1,8 +1,9 @@
 //! Reading: the stream as it arrives, into the application's buffer.
 //!
 //! Small data is copied from the message or the queue it waits in. Large data goes straight into a
-//! buffer that is large enough and whose owner waits for it; otherwise it is fetched ahead into
-//! temporary memory. Invariant: an application's buffer is lent only while its owner is in the call.
+//! buffer that is large enough and whose owner waits for it, or need not wait because the provider
+//! copies by itself; otherwise it is fetched ahead into temporary memory. Invariant: an
+//! application's buffer is lent only while its owner is in the call.
 
 use std::io;
 use std::io::IoSliceMut;
@@ -66,7 +67,7 @@ impl Connection {
     fn read_step(&self, buffer: &mut [u8], may_lend: bool, patience: Patience) -> io::Result<Step> {
         let mut target = Target::new(buffer);
         self.block(patience, |state, socket, _| {
-            // A buffer is not lent by a call that may return before the data is there.
+            // A buffer is not lent by a call that may have to return before the data is there.
             let manner = patience.manner(&state.settings);
             let waits = !manner.nonblocking && manner.time.is_none();
             let at_once = state.transfers.is_at_once();
