@@ -14,7 +14,7 @@ import sys
 import textwrap
 import time
 
-from runner import Broken, free_port
+from runner import Broken, children, free_port
 
 HOST = "127.0.0.1"
 ALL = {}
@@ -186,8 +186,7 @@ def fetch(run, port, names=DOCUMENTS, *options, aside=False):
     return {name: document(name, run.long)[1] for name in names}
 
 
-@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"])
-def nginx(run):
+def nginx_server(run):
     port, www = free_port(), documents(run)
     user = "user root;" if os.geteuid() == 0 else ""
     config = run.folder / "nginx.conf"
@@ -201,7 +200,12 @@ def nginx(run):
             server {{ listen {HOST}:{port}; root {www}; }}
         }}
     """))
-    server = run.server(find("nginx"), "-p", run.folder, "-c", config, port=port, aside=True)
+    return port, run.server(find("nginx"), "-p", run.folder, "-c", config, port=port, aside=True)
+
+
+@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"])
+def nginx(run):
+    port, server = nginx_server(run)
     seen = fetch(run, port)
     seconds = 4 if run.long else 2
     for name, page in (("req/s", "small"), ("100 KB req/s", "page")):
@@ -490,3 +494,19 @@ def killed_server(run):
     server.wait()
     run.wait_for(lambda: load.poll() is not None, "the benchmark does not notice")
     return load.returncode
+
+
+@case("a worker of nginx is killed under load", ["nginx", "curl", "wrk"], bulk=False)
+def killed_worker(run):
+    port, server = nginx_server(run)
+    load = run.server("wrk", "-t", 1, "-c", 16, "-d", "2s", "--timeout", "1s",
+                      f"http://{HOST}:{port}/page", end="client", aside=True)
+    time.sleep(1)
+    workers = children(server.pid)
+    os.kill(workers[0], signal.SIGKILL)
+    run.wait_for(lambda: load.poll() is not None, "wrk does not end")
+    run.wait_for(lambda: len(children(server.pid)) == len(workers), "no worker takes its place")
+    seen = fetch(run, port)
+    if run.stop(server, signal.SIGQUIT):
+        raise Broken(f"nginx ended with {server.returncode}: {run.said(server)}")
+    return seen, load.returncode
