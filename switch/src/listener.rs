@@ -326,3 +326,42 @@ fn negotiation(options: &StreamOptions) -> Box<Negotiate<Arc<Connection>>> {
     let options = options.clone();
     Box::new(move |socket, time, done| Connection::accept(socket, &options, time, done))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A socket of the kernel's with an error that nobody has asked for: its peer has reset it.
+    fn reset() -> OwnedFd {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let two = listener.accept().unwrap().0;
+        sys::set_linger(two.as_fd(), Some(Duration::ZERO)).unwrap();
+        drop(two);
+        let mut fds = [PollFd::readable(one.as_fd())];
+        let deadline = sys::deadline_after(Duration::from_secs(30));
+        assert_eq!(sys::wait(&mut fds, deadline).unwrap(), 1);
+        one.into()
+    }
+
+    #[test]
+    fn what_has_gone_wrong_at_the_kernels_socket_is_told_once() {
+        let switch = Switch::with_providers([]);
+        let listener = switch.bind("127.0.0.1:0").unwrap();
+        assert!(listener.take_error().unwrap().is_none());
+        let inner = Arc::into_inner(listener.inner).unwrap();
+        let listener = SanListener {
+            inner: Arc::new(Inner {
+                tcp: TcpListener::from(reset()),
+                ..inner
+            }),
+        };
+        let error = listener.take_error().unwrap().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(listener.take_error().unwrap().is_none());
+    }
+}

@@ -14,9 +14,9 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::role::{Role, connect, peer, say, ways};
+use support::role::{Role, Way, accepting_peer, connect, either_end, peer, say, ways};
 use support::{Numbers, Tape, amount, here, read_tape, write_tape};
-use wsd_switch::SanListener;
+use wsd_switch::{SanListener, SanStream};
 
 fn total() -> usize {
     amount(60_000_000)
@@ -105,9 +105,18 @@ const PHASES: [&str; 4] = ["role_idle", "role_small", "role_large", "role_reads"
 
 #[test]
 fn a_peer_killed_at_any_time_is_a_reset() {
+    killed_at_any_time(peer);
+}
+
+#[test]
+fn so_is_one_that_had_accepted_the_connection() {
+    killed_at_any_time(accepting_peer);
+}
+
+fn killed_at_any_time(start: impl Fn(&str, Way) -> (Role, SanStream)) {
     for way in ways() {
         for phase in PHASES {
-            let (mut role, stream) = peer(phase, way);
+            let (mut role, stream) = start(phase, way);
             let reader = stream.try_clone().unwrap();
             let reading = thread::spawn(move || {
                 let mut room = vec![0; 100_000];
@@ -151,21 +160,21 @@ fn for_ever(mut step: impl FnMut()) {
 #[test]
 #[ignore = "a role"]
 fn role_idle() {
-    let _stream = connect();
+    let _stream = either_end();
     for_ever(|| thread::sleep(Duration::from_secs(1)));
 }
 
 #[test]
 #[ignore = "a role"]
 fn role_small() {
-    let mut stream = connect();
+    let mut stream = either_end();
     for_ever(|| stream.write_all(b"small").unwrap());
 }
 
 #[test]
 #[ignore = "a role"]
 fn role_large() {
-    let mut stream = connect();
+    let mut stream = either_end();
     let bytes = Numbers::new(2).bytes(1_000_000);
     for_ever(|| stream.write_all(&bytes).unwrap());
 }
@@ -173,7 +182,7 @@ fn role_large() {
 #[test]
 #[ignore = "a role"]
 fn role_reads() {
-    let mut stream = connect();
+    let mut stream = either_end();
     let mut room = vec![0; 200_000];
     for_ever(|| {
         stream.read_exact(&mut room).unwrap();

@@ -76,11 +76,30 @@ pub(crate) fn connect() -> SanStream {
 /// The same where it may fail, or go over TCP.
 pub(crate) fn try_connect() -> io::Result<SanStream> {
     let at: SocketAddr = std::env::var("WSD_TEST_PEER").unwrap().parse().unwrap();
+    SanStream::connect_with(at, &role_options())
+}
+
+fn role_options() -> StreamOptions {
     let mode = match std::env::var("WSD_TEST_MODE").as_deref() {
         Ok("write") => Mode::Write,
         _ => Mode::Auto,
     };
-    SanStream::connect_with(at, &StreamOptions::new().mode(mode))
+    StreamOptions::new().mode(mode)
+}
+
+/// Before the address at which a role accepts.
+const ACCEPTS_AT: &str = "accepts at ";
+
+/// In a role that may be either end: the connection, which it accepts if the test connects.
+pub(crate) fn either_end() -> SanStream {
+    if std::env::var_os("WSD_TEST_ACCEPTS").is_none() {
+        return connect();
+    }
+    let listener = SanListener::bind_with((here(), 0), &role_options()).unwrap();
+    say(&format!("{ACCEPTS_AT}{}", listener.local_addr().unwrap()));
+    let stream = listener.accept().unwrap().0;
+    assert!(stream.transport().is_san());
+    stream
 }
 
 pub(crate) fn say(word: &str) {
@@ -94,7 +113,19 @@ pub(crate) fn peer(role: &str, environment: &[(&str, &str)]) -> (Role, SanStream
     peer_with(role, environment, &StreamOptions::new())
 }
 
-/// The same with options for this end.
+/// In the test: a role and the connection that it accepts.
+pub(crate) fn accepting_peer(role: &str, environment: &[(&str, &str)]) -> (Role, SanStream) {
+    let mut environment = environment.to_vec();
+    environment.push(("WSD_TEST_ACCEPTS", "1"));
+    let nowhere = SocketAddr::new(here(), 0);
+    let mut role = Role::start(role, nowhere, &environment);
+    let at = role.wait_for(ACCEPTS_AT);
+    let stream = SanStream::connect(&*at).unwrap();
+    assert!(stream.transport().is_san());
+    (role, stream)
+}
+
+/// The same as [`peer`] with options for this end.
 pub(crate) fn peer_with(
     role: &str,
     environment: &[(&str, &str)],
