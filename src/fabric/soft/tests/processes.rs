@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::rig::{
-    End, Host, Memory, PATIENCE, ROOM, Rig, free_address, number, sleep_until_readable, until,
+    End, Host, Memory, PATIENCE, ROOM, Rig, free_address, number, of_this_host,
+    sleep_until_readable, until,
 };
 use crate::fabric::soft::{Options, Rdma};
 use crate::fabric::{Access, ArmFor, Ending, Event, OpId, Outcome, Post, Posted, Token};
@@ -321,7 +322,7 @@ fn ended(rig: &mut Rig, token: Token) -> Ending {
 
 #[test]
 fn messages_of_all_sizes_come_back_from_another_process() {
-    for ip in ["127.0.0.1", "::1"] {
+    for ip in of_this_host(&["127.0.0.1", "::1"]) {
         let mut rig = Rig::at(Options::default(), ip);
         let mut other = other("echo", rig.at, Rdma::Auto);
         let mut end = accept(&mut rig);
