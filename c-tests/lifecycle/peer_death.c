@@ -2,10 +2,12 @@
  * The peer's process is killed at each phase: while it only listens, with a request queued at either
  * end, idle with receives pending, in the middle of messages, in the middle of RDMA of either end.
  * Once connected it is now the acceptor that dies, now the connector. The survivor hears of it
- * promptly, everything pending ends, the socket can be closed, and new connections work.
+ * promptly, everything pending ends, the socket can be closed, nothing stays pinned, and new
+ * connections work.
  * req: WSD-08 WSD-11
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "pair.h"
@@ -153,6 +155,23 @@ static struct endpoint listener;
 /* The survivor's end of the connection, whichever it is. */
 static struct endpoint self;
 
+/* The most that was pinned while a connection was there. */
+static unsigned long most_pinned;
+
+/* KiB of this process that a device may reach; nothing of it where there is no device. */
+static unsigned long pinned(void)
+{
+    FILE *status = fopen("/proc/self/status", "r");
+    unsigned long kilobytes = 0;
+    char line[200];
+
+    CHECK(status != NULL);
+    while (fgets(line, sizeof line, status) != NULL)
+        sscanf(line, "VmPin: %lu", &kilobytes);
+    fclose(status);
+    return kilobytes;
+}
+
 static void start(enum victim victim, const char *what)
 {
     char role[40];
@@ -185,6 +204,8 @@ static void begin(enum victim victim, const char *what)
         endpoint_accept(&listener, &self);
     }
     child_hear(&other, &report, sizeof report);
+    if (pinned() > most_pinned)
+        most_pinned = pinned();
 }
 
 static void listening(void)
@@ -357,7 +378,10 @@ static void under_rdma(enum victim victim, bool write, unsigned milliseconds)
 int main(int argc, char **argv)
 {
     const char *role = child_role(argc, argv);
+    const char *fabric = getenv("WSD_FABRIC");
+    unsigned long before;
     struct pair pair;
+    double begun;
 
     case_begin(role != NULL ? "peer_death (child)" : "peer_death");
     provider_start();
@@ -366,6 +390,7 @@ int main(int argc, char **argv)
         return 0;
     }
     endpoint_listen(&listener, AF_INET, 8);
+    before = pinned();
     listening();
     queued_there();
     queued_here();
@@ -383,6 +408,11 @@ int main(int argc, char **argv)
             }
         }
     }
+    phase("what was pinned for the dead");
+    if (fabric != NULL && strcmp(fabric, "verbs") == 0)
+        CHECK(most_pinned > before);
+    for (begun = now_seconds(); pinned() > before; sleep_ms(10))
+        CHECK(now_seconds() - begun < WAIT_SECONDS);
     phase("after all that");
     pair_open_through(&pair, &listener);
     pair_exchange(&pair);

@@ -13,10 +13,24 @@
 
 #include "violate.h"
 
-enum { PAGE = 4096, PAGES = 16, LENGTH = PAGES * PAGE, ROUNDS = 12, RACES = 200 };
+enum { PAGE = 4096, PAGES = 16, LENGTH = PAGES * PAGE, ROUNDS = 12, LANES = 8, RACES = 40 };
 
-static struct pair pair;
-static struct area target;
+/* A connection, and where what is sent over it arrives. Each is used by one thread. */
+struct lane {
+    struct pair pair;
+    struct area target;
+    unsigned char *base;
+    unsigned number;
+    pthread_t thread;
+};
+
+static struct lane lanes[LANES];
+
+static void lane_open(struct lane *lane)
+{
+    pair_open(&lane->pair, AF_INET);
+    lane->target = area_open(lane->pair.b.s, LENGTH, MEM_READWRITE);
+}
 
 static unsigned char *map_at(unsigned char *where, size_t length)
 {
@@ -29,26 +43,31 @@ static unsigned char *map_at(unsigned char *where, size_t length)
 }
 
 /* Fills the memory, registers it, sends all of it in pieces, deregisters it. */
-static void carry(unsigned char *base, uint32_t seed, const char *what)
+static void carry_over(struct lane *lane, unsigned char *base, uint32_t seed, const char *what)
 {
     DWORD most = san.max_message < LENGTH ? san.max_message : LENGTH;
     HANDLE handle;
 
     pattern_fill(base, LENGTH, seed);
-    CHECK_OK(san_register(pair.a.s, base, LENGTH, MEM_READ, &handle));
+    CHECK_OK(san_register(lane->pair.a.s, base, LENGTH, MEM_READ, &handle));
     for (DWORD at = 0; at < LENGTH; at += most) {
         DWORD bytes = LENGTH - at < most ? LENGTH - at : most;
         struct op send, recv;
 
         op_init(&recv, POLL);
-        CHECK_POSTED(san_recv_bytes(pair.b.s, target.base, LENGTH, &recv));
+        CHECK_POSTED(san_recv_bytes(lane->pair.b.s, lane->target.base, LENGTH, &recv));
         op_init(&send, POLL);
-        CHECK_POSTED(san_send_bytes(pair.a.s, base + at, bytes, &send));
-        CHECK_OK(op_wait(pair.a.s, &send));
-        CHECK_OK(op_wait(pair.b.s, &recv));
-        pattern_check_from(target.base, bytes, seed, at, what);
+        CHECK_POSTED(san_send_bytes(lane->pair.a.s, base + at, bytes, &send));
+        CHECK_OK(op_wait(lane->pair.a.s, &send));
+        CHECK_OK(op_wait(lane->pair.b.s, &recv));
+        pattern_check_from(lane->target.base, bytes, seed, at, what);
     }
-    CHECK_OK(san_deregister(pair.a.s, handle));
+    CHECK_OK(san_deregister(lane->pair.a.s, handle));
+}
+
+static void carry(unsigned char *base, uint32_t seed, const char *what)
+{
+    carry_over(&lanes[0], base, seed, what);
 }
 
 /* The code of the callback, 0 for success. */
@@ -69,9 +88,9 @@ static void callback_tells(unsigned char *base)
     carry(base, 100, "before the callback");
     CHECK_EQ(released(base + 5 * PAGE + 3, 1), 0); /* a part is enough */
     CHECK_EQ(released(base, LENGTH), WSAEINVAL);
-    CHECK_OK(san_register(pair.a.s, base, LENGTH, MEM_READ, &handle));
+    CHECK_OK(san_register(lanes[0].pair.a.s, base, LENGTH, MEM_READ, &handle));
     CHECK_EQ(released(base, LENGTH), WSAEFAULT);
-    CHECK_OK(san_deregister(pair.a.s, handle));
+    CHECK_OK(san_deregister(lanes[0].pair.a.s, handle));
     CHECK_EQ(released(base, LENGTH), WSAEINVAL); /* it ended with its last use */
     CHECK_EQ(released(base, 0), WSAEINVAL);
     carry(base, 101, "after the callback");
@@ -79,13 +98,24 @@ static void callback_tells(unsigned char *base)
 
 static unsigned over;
 
-static void *tells_on(void *base)
+static void *tells_on(void *unused)
 {
-    while (!__atomic_load_n(&over, __ATOMIC_ACQUIRE)) {
-        int code = released(base, LENGTH);
+    (void)unused;
+    for (unsigned turn = 0; !__atomic_load_n(&over, __ATOMIC_ACQUIRE); turn++) {
+        int code = released(lanes[turn % LANES].base, LENGTH);
 
         CHECK(code == 0 || code == WSAEINVAL || code == WSAEFAULT);
     }
+    return NULL;
+}
+
+static void *carries_on(void *context)
+{
+    struct lane *lane = (struct lane *)context;
+
+    for (uint32_t round = 0; round < RACES; round++)
+        carry_over(lane, lane->base, 6000 + 1000 * lane->number + round,
+                   "memory named by the callback meanwhile");
     return NULL;
 }
 
@@ -97,8 +127,7 @@ int main(void)
 
     case_begin("kept_registrations");
     provider_start();
-    pair_open(&pair, AF_INET);
-    target = area_open(pair.b.s, LENGTH, MEM_READWRITE);
+    lane_open(&lanes[0]);
     base = map_at(NULL, LENGTH);
     for (uint32_t round = 0; round < ROUNDS; round++) {
         size_t at = (round % PAGES) * PAGE;
@@ -146,27 +175,39 @@ int main(void)
     if (san.cache_callback != NULL) {
         phase("the callback");
         callback_tells(map_at(NULL, LENGTH));
-        CHECK_EQ(pthread_create(&thread, NULL, tells_on, base), 0);
-        for (uint32_t round = 0; round < RACES; round++)
-            carry(base, 6000 + round, "memory named by the callback meanwhile");
+        lanes[0].base = base;
+        for (unsigned i = 1; i < LANES; i++) {
+            lane_open(&lanes[i]);
+            lanes[i].base = map_at(NULL, LENGTH);
+            lanes[i].number = i;
+        }
+        CHECK_EQ(pthread_create(&thread, NULL, tells_on, NULL), 0);
+        for (unsigned i = 0; i < LANES; i++)
+            CHECK_EQ(pthread_create(&lanes[i].thread, NULL, carries_on, &lanes[i]), 0);
+        for (unsigned i = 0; i < LANES; i++)
+            CHECK_EQ(pthread_join(lanes[i].thread, NULL), 0);
+        for (unsigned i = 1; i < LANES; i++) {
+            area_close(&lanes[i].target);
+            pair_close(&lanes[i].pair);
+        }
         __atomic_store_n(&over, 1, __ATOMIC_RELEASE);
         CHECK_EQ(pthread_join(thread, NULL), 0);
     }
-    CHECK_OK(san_deregister(pair.b.s, target.handle));
+    CHECK_OK(san_deregister(lanes[0].pair.b.s, lanes[0].target.handle));
 
     /* Registered for everything until now, exposed for reading: it is not written to. */
     memset(&window, 0, sizeof window);
-    window.s = pair.b.s;
-    window.base = target.base;
+    window.s = lanes[0].pair.b.s;
+    window.base = lanes[0].target.base;
     window.length = LENGTH;
     window.descriptor_length = sizeof window.descriptor;
-    CHECK_OK(san_register_rdma(pair.b.s, target.base, LENGTH, MEM_READ, window.descriptor,
+    CHECK_OK(san_register_rdma(lanes[0].pair.b.s, lanes[0].target.base, LENGTH, MEM_READ, window.descriptor,
                                &window.descriptor_length));
-    memset(target.base, 0x11, LENGTH);
-    violate_write(&pair, &window, 0, 100, POLL, "a write to what is exposed for reading");
-    bytes_check(target.base, LENGTH, 0x11, "what is exposed for reading");
-    area_forget(&target);
-    pair_close(&pair);
+    memset(lanes[0].target.base, 0x11, LENGTH);
+    violate_write(&lanes[0].pair, &window, 0, 100, POLL, "a write to what is exposed for reading");
+    bytes_check(lanes[0].target.base, LENGTH, 0x11, "what is exposed for reading");
+    area_forget(&lanes[0].target);
+    pair_close(&lanes[0].pair);
     provider_stop();
     return 0;
 }

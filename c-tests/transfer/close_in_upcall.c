@@ -57,6 +57,34 @@ static void run(struct endpoint *on, struct endpoint *from, SOCKET close)
     area_forget(&out);
 }
 
+/* The peer is gone, and the upcall of the first receive that was flushed closes the last socket. */
+static void run_last(struct endpoint *on, struct endpoint *from)
+{
+    struct area in = area_open(on->s, PENDING * LENGTH, MEM_WRITE);
+    struct op recvs[PENDING];
+    double begun = now_seconds();
+
+    victim = on->s;
+    closes = 0;
+    for (int i = 0; i < PENDING; i++) {
+        op_init(&recvs[i], NOTIFY);
+        if (i == 0)
+            recvs[i].then = close_victim;
+        CHECK_WSA(san_recv_bytes(on->s, in.base + i * LENGTH, LENGTH, &recvs[i]),
+                  WSA_IO_PENDING);
+    }
+    endpoint_close(from);
+    while (__atomic_load_n(&closes, __ATOMIC_ACQUIRE) == 0) {
+        sleep_ms(1);
+        CHECK(now_seconds() - begun < WAIT_SECONDS);
+    }
+    CHECK_WSA(op_wait_flushed(&recvs[0]), WSAECONNRESET);
+    for (int i = 1; i < PENDING; i++)
+        CHECK_WSA_IN(op_wait_flushed(&recvs[i]), WSAECONNRESET, WSA_OPERATION_ABORTED);
+    endpoint_forget(on);
+    area_forget(&in);
+}
+
 int main(void)
 {
     struct pair pair, bystander;
@@ -79,6 +107,13 @@ int main(void)
     phase("an upcall closes the last socket but one");
     pair_open(&pair, AF_INET);
     run(&pair.b, &pair.a, pair.b.s);
+    phase("an upcall closes the last socket");
+    pair_open(&pair, AF_INET);
+    run_last(&pair.b, &pair.a);
+    phase("and the provider goes on");
+    pair_open(&pair, AF_INET);
+    pair_exchange(&pair);
+    pair_close(&pair);
     provider_stop();
     return 0;
 }

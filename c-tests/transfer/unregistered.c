@@ -40,6 +40,36 @@ int main(void)
     REFUSED(san_send_bytes(pair.a.s, area.base + 1, LENGTH, &op));
     REFUSED(san_recv_bytes(pair.a.s, area.base - 1, LENGTH, &op));
 
+    phase("memory that two registrations share, of which none has all");
+    {
+        struct memory both = memory_new(2 * LENGTH);
+        HANDLE front, back, all;
+
+        CHECK_OK(san_register(pair.a.s, both.base, LENGTH, MEM_READWRITE, &front));
+        CHECK_OK(san_register(pair.a.s, both.base + LENGTH, LENGTH, MEM_READWRITE, &back));
+        REFUSED(san_send_bytes(pair.a.s, both.base + LENGTH - 10, 20, &op));
+        REFUSED(san_recv_bytes(pair.a.s, both.base + LENGTH - 10, 20, &op));
+        REFUSED(san_send_bytes(pair.a.s, both.base, 2 * LENGTH, &op));
+        phase("the same memory, registered as one");
+        CHECK_OK(san_register(pair.a.s, both.base, 2 * LENGTH, MEM_READ, &all));
+        {
+            struct op send, recv;
+
+            pattern_fill(both.base, 2 * LENGTH, 7);
+            op_init(&recv, POLL);
+            CHECK_POSTED(san_recv_bytes(pair.b.s, other.base, LENGTH, &recv));
+            op_init(&send, POLL);
+            CHECK_POSTED(san_send_bytes(pair.a.s, both.base + LENGTH - 10, 20, &send));
+            CHECK_OK(op_wait(pair.b.s, &recv));
+            CHECK_OK(op_wait(pair.a.s, &send));
+            pattern_check_from(other.base, 20, 7, LENGTH - 10, "the middle");
+        }
+        CHECK_OK(san_deregister(pair.a.s, front));
+        CHECK_OK(san_deregister(pair.a.s, back));
+        CHECK_OK(san_deregister(pair.a.s, all));
+        memory_free(&both);
+    }
+
     phase("a good piece before a bad one");
     pieces[0].len = 10;
     pieces[0].buf = (char *)area.base;

@@ -216,18 +216,20 @@ impl Socket {
         outcome.map(|accepted| (accepted, peer))
     }
 
-    /// Makes the socket for an accepted request, then tells the peer.
+    /// Makes the socket for an accepted request, then tells the peer. Nobody has refused it, so a peer
+    /// for which something is lacking here may still come over TCP.
+    // req: WSD-08
     fn admit(&self, request: Box<dyn Request>) -> Result<Arc<Socket>, AcceptError> {
         let local = request.local();
         let Some(accepted) =
             TABLE.insert_with(|handle| Arc::new(self.child(handle, Stage::Bound(local))))
         else {
-            request.reject();
+            request.turn_away();
             return Err(AcceptError::NoResources);
         };
         if let Err(code) = accepted.outlet.open(self.catalog(), accepted.handle()) {
             accepted.discard();
-            request.reject();
+            request.turn_away();
             return Err(AcceptError::NoSwitchSocket(code));
         }
         match request.accept(Token(accepted.handle().raw())) {

@@ -292,6 +292,10 @@ impl Request for FaultyRequest {
     fn reject(self: Box<Self>) {
         self.inner.reject();
     }
+
+    fn turn_away(self: Box<Self>) {
+        self.inner.turn_away();
+    }
 }
 
 /// Stands where a request is being wrapped.
@@ -315,6 +319,8 @@ impl Request for Gone {
     }
 
     fn reject(self: Box<Self>) {}
+
+    fn turn_away(self: Box<Self>) {}
 }
 
 struct FaultyEndpoint {

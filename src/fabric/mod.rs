@@ -331,7 +331,11 @@ pub(crate) trait Request: Send {
     fn is_gone(&self) -> bool;
     /// The endpoint is connected when this returns.
     fn accept(self: Box<Self>, endpoint: Token) -> Result<Arc<dyn Endpoint>, ConnectError>;
+    /// Somebody does not want the connection: the peer learns `ConnectError::Refused`.
     fn reject(self: Box<Self>);
+    /// There is no room for it on this fabric: the peer learns `ConnectError::NotServed`, and may
+    /// try TCP.
+    fn turn_away(self: Box<Self>);
 }
 
 /// One connection. All methods may be called from any thread at any time.

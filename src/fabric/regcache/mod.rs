@@ -26,7 +26,8 @@
 //! * **What cannot be watched** (files, shared memory, hugetlbfs, memory with a userfaultfd of the
 //!   host's own) is registered for its one lease and ends with it.
 //! * **Room**: see `Limits`; entries in use are never given up. When the device or the kernel has no
-//!   room, everything unused is given up and the registration tried once more.
+//!   room, everything unused is given up and the registration tried once more; so also for what is
+//!   not kept (`Domain::make_own`).
 //!
 //! Locks: `book` and those of `watch` are leaves, and none is held while something is registered or
 //! ended. The thread that reads the kernel's messages takes none of them, so memory may be freed
@@ -298,8 +299,15 @@ impl<H: Send + Sync + 'static> Domain<H> {
         })
     }
 
+    /// A registration that is not kept: it ends with its owner. What is kept gives way to it.
+    ///
+    /// Call it with no lock held that ending a registration of this or another domain takes.
+    pub(crate) fn make_own(&self, register: impl FnMut() -> io::Result<H>) -> io::Result<H> {
+        self.make(register)
+    }
+
     /// Registers; if there is no room, once more without what nobody uses.
-    fn make(&self, register: &mut impl FnMut() -> io::Result<H>) -> io::Result<H> {
+    fn make(&self, mut register: impl FnMut() -> io::Result<H>) -> io::Result<H> {
         match register() {
             Err(error) if is_exhaustion(&error) => {
                 let any = self

@@ -362,6 +362,12 @@ impl Request for SoftRequest {
     }
 
     fn reject(self: Box<Self>) {}
+
+    fn turn_away(mut self: Box<Self>) {
+        if let Some((socket, _)) = self.open.take() {
+            say(&socket, Message::Unable);
+        }
+    }
 }
 
 impl Drop for SoftRequest {

@@ -53,7 +53,7 @@ pub(super) fn random(into: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn random_u64() -> io::Result<u64> {
+pub(in crate::fabric) fn random_u64() -> io::Result<u64> {
     let mut bytes = [0; 8];
     random(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

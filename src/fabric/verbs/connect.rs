@@ -17,8 +17,8 @@ use crate::fabric::soft::{is_local, tcp_listens};
 
 /// How long one look-up may take.
 const LOOK_UP_MS: i32 = 3000;
-/// How long the whole attempt may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a whole attempt may take, unless another time is chosen.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// The peer is to acknowledge within 4.096 µs times two to this power (268 ms); after seven times
 /// without an answer the connection is over.
 pub(super) const ACK_TIMEOUT: u8 = 16;
@@ -53,11 +53,11 @@ fn after(done: io::Result<()>) -> Step {
 }
 
 impl Attempt {
-    pub(super) fn new(from: SocketAddr, to: SocketAddr) -> Self {
+    pub(super) fn new(from: SocketAddr, to: SocketAddr, patience: Duration) -> Self {
         Self {
             from,
             to,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + patience,
         }
     }
 
@@ -81,8 +81,9 @@ impl Attempt {
             CmKind::AddressResolved => after(endpoint.conn().route(LOOK_UP_MS)),
             CmKind::RouteResolved => self.ask(endpoint),
             CmKind::Established => {
+                let own = endpoint.settings().caps.descriptor_len;
                 let answer = Hello::parse(event.data());
-                if answer.is_some_and(|hello| hello.word == Word::Accepted) {
+                if answer.is_some_and(|hello| hello.accepts(own)) {
                     be_patient(endpoint);
                     Step::Connected
                 } else {

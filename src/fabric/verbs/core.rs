@@ -126,6 +126,7 @@ impl Core {
         if let Some(routes) = &routes {
             epoll.add(routes.as_fd(), ROUTES)?;
         }
+        let random = os::random_u64()?;
         Ok(Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             channel,
@@ -140,7 +141,9 @@ impl Core {
             timed: Mutex::default(),
             events: Mutex::default(),
             deadline: Mutex::default(),
-            next: AtomicU64::new(FIRST),
+            // A second copy of this library in the process has the same devices, and hears of our
+            // queues; its numbers are to be others.
+            next: AtomicU64::new(FIRST + (random >> 1)),
             served: Mutex::default(),
         }))
     }
@@ -327,27 +330,44 @@ impl Core {
         let Some(device) = device else { return };
         for _ in 0..BATCH {
             let Some(event) = device.next() else { return };
-            match event {
-                DeviceEvent::Other(code) => tracing::debug!(code, "device event"),
-                DeviceEvent::QueueBroken(number) => {
-                    if let Some(endpoint) = self.endpoint(number) {
-                        endpoint.die(Ending::Broken);
-                    }
+            self.device_event(device.id(), event);
+        }
+    }
+
+    /// A device says something about itself.
+    pub(super) fn device_event(&self, device: DeviceId, event: DeviceEvent) {
+        match event {
+            DeviceEvent::Other(code) => tracing::debug!(code, "device event"),
+            DeviceEvent::QueueBroken(number) => {
+                if let Some(endpoint) = self.endpoint(number) {
+                    endpoint.die(Ending::Broken);
                 }
-                DeviceEvent::PortDown | DeviceEvent::Gone => {
-                    tracing::warn!(?event, "an RDMA device has failed");
-                    self.end_all_on(device.id(), event == DeviceEvent::Gone);
+            }
+            DeviceEvent::CompletionsBroken(number) => {
+                if let Some(endpoint) = self.endpoint(number) {
+                    tracing::warn!("a completion queue is broken");
+                    endpoint.die(Ending::Broken);
+                    // What is flushed does not come out of it.
+                    endpoint.abandon();
                 }
-                DeviceEvent::Changed => {
-                    *self.served.lock() = None;
-                    self.events.lock().0.push(Event::AddressesChanged);
-                }
+            }
+            DeviceEvent::PortDown(port) => {
+                tracing::warn!(port, "a port of an RDMA device is down");
+                self.end_all_on(device, Some(port));
+            }
+            DeviceEvent::Gone => {
+                tracing::warn!("an RDMA device has failed");
+                self.end_all_on(device, None);
+            }
+            DeviceEvent::Changed => {
+                *self.served.lock() = None;
+                self.events.lock().0.push(Event::AddressesChanged);
             }
         }
     }
 
-    /// Ends every connection over a device.
-    fn end_all_on(&self, device: DeviceId, gone: bool) {
+    /// Ends every connection over a port of a device, or over the whole device, which has gone.
+    fn end_all_on(&self, device: DeviceId, port: Option<u8>) {
         *self.served.lock() = None;
         let endpoints: Vec<_> = self
             .objects
@@ -359,9 +379,9 @@ impl Core {
             })
             .collect();
         for endpoint in endpoints {
-            if endpoint.is_on(device) {
+            if endpoint.is_on(device, port) {
                 endpoint.die(Ending::Broken);
-                if gone {
+                if port.is_none() {
                     // It will not flush any more.
                     endpoint.abandon();
                 }

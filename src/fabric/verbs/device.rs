@@ -2,9 +2,11 @@
 //!
 //! Owns the limits of the fabric. Every value holds on every device that was there at the start.
 
-use super::Options;
+use std::time::Duration;
+
 use super::memory::DESCRIPTOR_LEN;
 use super::sys::Limits;
+use super::{Options, connect};
 use crate::fabric::Caps;
 
 /// The largest message, if the devices permit it: as on the embedded SAN.
@@ -37,6 +39,8 @@ pub(super) struct Settings {
     pub(super) rnr_retry: u8,
     /// Whether the target of a read has to be open to the peer.
     pub(super) iwarp: bool,
+    /// How long an attempt to connect may take.
+    pub(super) patience: Duration,
 }
 
 impl Settings {
@@ -79,6 +83,7 @@ impl Settings {
             reads_out,
             rnr_retry: options.rnr_retry,
             iwarp: devices.iter().any(|limits| limits.iwarp),
+            patience: options.patience.unwrap_or(connect::PATIENCE),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::memory::Sges;
 use super::sys::{Conn, Mr, Rights, Sge};
+use crate::fabric::regcache::Domain;
 
 #[derive(Debug, Default)]
 enum State {
@@ -53,7 +54,11 @@ pub(super) enum Claim {
 
 impl Early {
     /// Makes the buffer; the receive on it is posted by the caller.
-    pub(super) fn new(conn: &Arc<Conn>, len: usize) -> std::io::Result<(Self, Sge)> {
+    pub(super) fn new(
+        conn: &Arc<Conn>,
+        domain: &Domain<Mr>,
+        len: usize,
+    ) -> std::io::Result<(Self, Sge)> {
         let mut bytes = vec![0; len].into_boxed_slice();
         let rights = Rights {
             local_write: true,
@@ -62,7 +67,7 @@ impl Early {
         let base = bytes.as_mut_ptr().expose_provenance();
         // SAFETY: the buffer is given up after the registration, and looked at only when the device
         // has said that it is through with it.
-        let mr = unsafe { Mr::register(conn, base, len, rights) }?;
+        let mr = domain.make_own(|| unsafe { Mr::register(conn, base, len, rights) })?;
         let sge = mr.part(0, len).ok_or(std::io::ErrorKind::InvalidInput)?;
         let early = Self {
             state: State::Waiting,

@@ -25,7 +25,7 @@ use super::early::{Buffer, Early};
 use super::memory::{DESCRIPTOR_LEN, Descriptor, Held, Memory, Registration};
 use super::moving::Collector;
 use super::queue::{Kind, Queue};
-use super::sys::{CmEvent, CmKind, Conn, DeviceId, Mr, Queues};
+use super::sys::{CmEvent, CmKind, Conn, DeviceId, Mr, Port, Queues};
 use crate::fabric::regcache::Domain;
 use crate::fabric::soft::sys::{self as os, Epoll};
 use crate::fabric::{
@@ -39,6 +39,11 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(3);
 /// How often a dying endpoint is looked at.
 const FLUSH_STEP: Duration = Duration::from_millis(2);
+
+/// For tests: how often a queue pair was destroyed because the device did not flush it.
+#[cfg(test)]
+pub(super) static UNFLUSHED: std::sync::atomic::AtomicUsize =
+    std::sync::atomic::AtomicUsize::new(0);
 
 /// The values of `VerbsEndpoint::state`.
 mod state {
@@ -57,7 +62,7 @@ mod state {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made {
     pub(super) queues: Queues,
-    pub(super) device: Option<DeviceId>,
+    pub(super) port: Option<Port>,
 }
 
 /// The receives of a connection: those of the device, and what is kept for the first one.
@@ -186,6 +191,12 @@ impl VerbsEndpoint {
         }
     }
 
+    /// Its name in the events of the libraries.
+    #[cfg(test)]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(super) fn conn(&self) -> &Arc<Conn> {
         &self.conn
     }
@@ -194,10 +205,12 @@ impl VerbsEndpoint {
         &self.core.settings
     }
 
-    pub(super) fn is_on(&self, device: DeviceId) -> bool {
+    /// Whether it goes by the device, and by that port if one is named.
+    pub(super) fn is_on(&self, device: DeviceId, port: Option<u8>) -> bool {
         self.made
             .get()
-            .is_some_and(|made| made.device == Some(device))
+            .and_then(|made| made.port)
+            .is_some_and(|own| own.device == device && port.is_none_or(|port| port == own.number))
     }
 
     /// Makes the queue pair, and listens to its completions.
@@ -211,9 +224,9 @@ impl VerbsEndpoint {
         };
         let (queues, fd) = self.conn.make_queues(self.number, wanted)?;
         self.readiness.add(self.conn.borrow(fd), 1)?;
-        let device = self.conn.device();
+        let port = self.conn.port();
         self.made
-            .set(Made { queues, device })
+            .set(Made { queues, port })
             .map_err(|_| io::ErrorKind::AlreadyExists)?;
         // The peer may send as soon as it knows of the connection.
         if let Err(error) = self.await_first(settings.caps.max_message) {
@@ -225,7 +238,7 @@ impl VerbsEndpoint {
     /// Posts a receive of our own for the first message.
     // req: WSD-09
     fn await_first(&self, len: usize) -> io::Result<()> {
-        let (early, sge) = Early::new(&self.conn, len)?;
+        let (early, sge) = Early::new(&self.conn, &self.domain, len)?;
         let mut receiving = self.receiving.lock();
         let number = receiving.queue.next();
         self.conn.post_receive(number, &[sge])?;
@@ -325,6 +338,8 @@ impl VerbsEndpoint {
         }
         if now.duration_since(died) > FLUSH_PATIENCE {
             tracing::warn!("a device does not flush; its queue pair is destroyed");
+            #[cfg(test)]
+            UNFLUSHED.fetch_add(1, Ordering::Relaxed);
             self.abandon();
             return None;
         }
@@ -506,7 +521,8 @@ impl Endpoint for VerbsEndpoint {
             return Err(RegisterError::NotConnected);
         }
         // SAFETY: the caller's promise is that of this function.
-        let registration = unsafe { Registration::exposed(&self.conn, region, access) }?;
+        let registration =
+            unsafe { Registration::exposed(&self.conn, &self.domain, region, access) }?;
         let (key, made) = self.enter(registration)?;
         place.copy_from_slice(&made.to_bytes());
         Ok(key)

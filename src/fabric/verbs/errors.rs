@@ -117,6 +117,10 @@ mod tests {
             of_rejection(28, &answer(Word::Refused), || panic!("not asked")),
             ConnectError::Refused
         );
+        assert_eq!(
+            of_rejection(28, &answer(Word::Unable), || true),
+            ConnectError::NotServed
+        );
         // Somebody else's service, or one of another version.
         assert_eq!(of_rejection(28, b"hello", || true), ConnectError::NotServed);
         assert_eq!(

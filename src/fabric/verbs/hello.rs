@@ -23,6 +23,8 @@ pub(super) enum Word {
     Refused,
     /// The request was not understood.
     Foreign,
+    /// There is no room for the connection.
+    Unable,
 }
 
 /// Private data, little-endian:
@@ -36,6 +38,7 @@ pub(super) struct Hello {
     /// The sender's port, 0 if it has none.
     pub(super) port: u16,
     pub(super) descriptor_len: u32,
+    /// For whoever looks at the packets: a device takes what a receive has room for.
     pub(super) max_message: u32,
 }
 
@@ -46,6 +49,7 @@ impl Hello {
             Word::Accepted => 2,
             Word::Refused => 3,
             Word::Foreign => 4,
+            Word::Unable => 5,
         };
         let mut bytes = [0; LEN];
         let fields = MAGIC
@@ -78,12 +82,18 @@ impl Hello {
                 2 => Word::Accepted,
                 3 => Word::Refused,
                 4 => Word::Foreign,
+                5 => Word::Unable,
                 _ => return None,
             },
             port: u16::from_le_bytes(*port),
             descriptor_len: u32::from_le_bytes(*descriptor_len),
             max_message: u32::from_le_bytes(*max_message),
         })
+    }
+
+    /// Whether it accepts a connection, and names exposed memory as this side does.
+    pub(super) fn accepts(&self, descriptor_len: usize) -> bool {
+        self.word == Word::Accepted && usize::try_from(self.descriptor_len) == Ok(descriptor_len)
     }
 
     /// The peer's address, under the port that it says it has.
@@ -129,6 +139,17 @@ mod tests {
             bad[at] = value;
             assert_eq!(Hello::parse(&bad), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn only_an_answer_with_descriptors_like_ours_accepts() {
+        let answer = Hello {
+            word: Word::Accepted,
+            ..hello()
+        };
+        assert!(answer.accepts(32));
+        assert!(!answer.accepts(48));
+        assert!(!hello().accepts(32));
     }
 
     #[test]

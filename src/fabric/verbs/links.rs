@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::queue::WITHOUT_FENCE;
-use super::tests::{NEEDS, address, expose, fabric, read};
+use super::tests::{NEEDS, address, expose, fabric, read, write};
 use crate::fabric::soft::tests::rig::{End, Host, Rig, free_address, number, until};
-use crate::fabric::{Access, Ending, Outcome, PostError, Token};
+use crate::fabric::{Access, Ending, OpId, Outcome, Post, PostError, Token};
 
 /// Longer than a device needs to give up, with the silence before it is asked.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -102,9 +102,10 @@ fn the_last_connection_of_a_port_that_goes_down_ends_every_operation_once() {
     let waiting = a.receive(0, 10);
     run(&["ip", "link", "set", &cable, "down"]);
     let reading = read(&a, 1000, &descriptor, 0);
+    let writing = write(&a, 1000, &descriptor, 0);
     let sending = a.send(b"x");
     assert_eq!(endings(&mut rig, [&mut a, &mut b]), [Ending::Broken; 2]);
-    for started in [reading, sending] {
+    for started in [reading, writing, sending] {
         match started {
             Ok(op) => assert_eq!(a.end(op), Outcome::Flushed(Ending::Broken)),
             Err(error) => assert_eq!(error, PostError::Ended(Ending::Broken)),
@@ -116,6 +117,13 @@ fn the_last_connection_of_a_port_that_goes_down_ends_every_operation_once() {
     // Whatever is started afterwards says why not.
     assert_eq!(a.send(b"x"), Err(PostError::Ended(Ending::Broken)));
     let late = read(&a, 10, &descriptor, 0);
+    assert_eq!(late, Err(PostError::Ended(Ending::Broken)));
+    let late = write(&a, 10, &descriptor, 0);
+    assert_eq!(late, Err(PostError::Ended(Ending::Broken)));
+    let late = a.endpoint.post(Post::Receive {
+        op: OpId(number()),
+        pieces: &[a.inward.piece(0, 10)],
+    });
     assert_eq!(late, Err(PostError::Ended(Ending::Broken)));
     // No connection comes about over this port again: soft-RoCE loses the queue pair of its
     // connection management when that has to send while the port is down.

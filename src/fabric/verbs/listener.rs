@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::connect;
 use super::core::{Core, Object};
@@ -123,6 +124,7 @@ impl Listening {
             peer: hello.address(peer),
             reads_in,
             reads_out,
+            since: Instant::now(),
         };
         let back = core.tell_if(
             || self.open.load(Ordering::SeqCst),
@@ -157,6 +159,8 @@ struct VerbsRequest {
     peer: SocketAddr,
     reads_in: u8,
     reads_out: u8,
+    /// The peer has waited at least from then on.
+    since: Instant,
 }
 
 impl crate::fabric::Request for VerbsRequest {
@@ -169,9 +173,9 @@ impl crate::fabric::Request for VerbsRequest {
     }
 
     /// The kernel keeps to itself what happens to a request before it is accepted: a peer that has
-    /// given up is noticed when `accept` fails.
+    /// given up earlier is noticed when `accept` fails. After this time every peer has.
     fn is_gone(&self) -> bool {
-        false
+        self.since.elapsed() > self.core.settings.patience
     }
 
     fn accept(mut self: Box<Self>, endpoint: Token) -> Result<Arc<dyn Endpoint>, ConnectError> {
@@ -185,6 +189,12 @@ impl crate::fabric::Request for VerbsRequest {
 
     fn reject(self: Box<Self>) {
         drop(self);
+    }
+
+    fn turn_away(mut self: Box<Self>) {
+        if let Some(conn) = self.conn.take() {
+            refuse(&conn, Word::Unable);
+        }
     }
 }
 

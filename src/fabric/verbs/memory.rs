@@ -185,7 +185,7 @@ impl Registration {
         // on it, until it is handed out for memory that is promised anew and has not changed since.
         let register = || unsafe { Mr::register(conn, region.base, region.len, rights) };
         let handle = if rights.remote_write {
-            register().map(Handle::Own)
+            domain.make_own(register).map(Handle::Own)
         } else {
             domain.acquire(region, access, register).map(Handle::Shared)
         };
@@ -195,11 +195,14 @@ impl Registration {
 
     /// Memory that the peer may reach, with exactly the rights given.
     ///
+    /// Not to be called under the lock of the table.
+    ///
     /// # Safety
     /// The caller passes on the promise of `Endpoint::expose`.
     // req: WSD-13
     pub(super) unsafe fn exposed(
         conn: &Arc<Conn>,
+        domain: &Domain<Mr>,
         region: Region,
         access: Access,
     ) -> Result<Self, RegisterError> {
@@ -212,8 +215,8 @@ impl Registration {
             return Ok(Self::new(Handle::Empty, region, access, true));
         }
         // SAFETY: the caller's promise is that of this function.
-        let mr = unsafe { Mr::register(conn, region.base, region.len, rights) };
-        let mr = mr.map_err(|error| refused(&error))?;
+        let register = || unsafe { Mr::register(conn, region.base, region.len, rights) };
+        let mr = domain.make_own(register).map_err(|error| refused(&error))?;
         Ok(Self::new(Handle::Own(mr), region, access, true))
     }
 

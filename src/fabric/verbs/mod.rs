@@ -100,6 +100,9 @@ pub(crate) struct Options {
     /// How often a device repeats a message for which no receive is posted; seven: without end.
     #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
     pub(crate) rnr_retry: u8,
+    /// How long an attempt to connect may take, if not as long as usual; the same at both ends.
+    #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
+    pub(crate) patience: Option<std::time::Duration>,
 }
 
 impl Options {
@@ -107,6 +110,7 @@ impl Options {
         Self {
             rdma_read,
             rnr_retry: 7,
+            patience: None,
         }
     }
 }
@@ -186,7 +190,7 @@ mod fabric {
             Ok(VerbsEndpoint::connecting(
                 &self.core,
                 endpoint,
-                Attempt::new(from, to),
+                Attempt::new(from, to, self.core.settings.patience),
             )?)
         }
 

@@ -164,11 +164,12 @@ int wsd_device_next(void *context, struct wsd_device_event *event)
         event->context = (uint64_t)(uintptr_t)got.element.qp->qp_context;
         break;
     case IBV_EVENT_CQ_ERR:
-        event->kind = WSD_DEVICE_QUEUE_BROKEN;
+        event->kind = WSD_DEVICE_COMPLETIONS_BROKEN;
         event->context = (uint64_t)(uintptr_t)got.element.cq->cq_context;
         break;
     case IBV_EVENT_PORT_ERR:
         event->kind = WSD_DEVICE_PORT_DOWN;
+        event->raw = got.element.port_num;
         break;
     case IBV_EVENT_DEVICE_FATAL:
         event->kind = WSD_DEVICE_GONE;
@@ -310,17 +311,21 @@ int wsd_conn_create(struct wsd_channel *channel, uint64_t context, struct wsd_co
     return 0;
 }
 
-void wsd_conn_destroy(struct wsd_conn *conn)
+int wsd_conn_destroy(struct wsd_conn *conn)
 {
+    int first = 0, rc;
+    /* That this failed shows below: what a queue pair uses cannot be given back. */
     wsd_conn_kill(conn);
-    if (conn->cq)
-        ibv_destroy_cq(conn->cq);
-    if (conn->told)
-        ibv_destroy_comp_channel(conn->told);
-    if (conn->pd)
-        ibv_dealloc_pd(conn->pd);
-    rdma_destroy_id(conn->id);
+    if (conn->cq && (rc = number_or_errno(ibv_destroy_cq(conn->cq))) && !first)
+        first = rc;
+    if (conn->told && (rc = number_or_errno(ibv_destroy_comp_channel(conn->told))) && !first)
+        first = rc;
+    if (conn->pd && (rc = number_or_errno(ibv_dealloc_pd(conn->pd))) && !first)
+        first = rc;
+    if (rdma_destroy_id(conn->id) && !first)
+        first = failure();
     free(conn);
+    return first;
 }
 
 void wsd_conn_context(struct wsd_conn *conn, uint64_t context)
@@ -369,8 +374,9 @@ int wsd_conn_route(struct wsd_conn *conn, int timeout_ms)
     return rdma_resolve_route(conn->id, timeout_ms) ? failure() : 0;
 }
 
-void *wsd_conn_device(struct wsd_conn *conn)
+void *wsd_conn_device(struct wsd_conn *conn, uint8_t *port)
 {
+    *port = conn->id->port_num;
     return conn->id->verbs;
 }
 

@@ -78,15 +78,16 @@ struct wsd_event {
 enum wsd_device_event_kind {
     WSD_DEVICE_OTHER = 0,
     WSD_DEVICE_QUEUE_BROKEN = 1, /* context says whose */
-    WSD_DEVICE_PORT_DOWN = 2,
+    WSD_DEVICE_PORT_DOWN = 2,    /* raw says which */
     WSD_DEVICE_GONE = 3,
-    WSD_DEVICE_CHANGED = 4
+    WSD_DEVICE_CHANGED = 4,
+    WSD_DEVICE_COMPLETIONS_BROKEN = 5 /* context says whose */
 };
 
 struct wsd_device_event {
     uint64_t context;
     int32_t kind;
-    int32_t raw;
+    int32_t raw; /* the library's own number of the event, or the port */
 };
 
 enum wsd_status {
@@ -137,13 +138,14 @@ int wsd_address_served(struct wsd_channel *channel, const struct wsd_address *ad
 
 /* Connections and listeners. */
 int wsd_conn_create(struct wsd_channel *channel, uint64_t context, struct wsd_conn **out);
-void wsd_conn_destroy(struct wsd_conn *conn);
+/* Nothing is left of it, or the first failure. */
+int wsd_conn_destroy(struct wsd_conn *conn);
 void wsd_conn_context(struct wsd_conn *conn, uint64_t context);
 int wsd_conn_listen(struct wsd_conn *conn, const struct wsd_address *at, int backlog);
 int wsd_conn_resolve(struct wsd_conn *conn, const struct wsd_address *from,
                      const struct wsd_address *to, int timeout_ms, int ack_timeout);
 int wsd_conn_route(struct wsd_conn *conn, int timeout_ms);
-void *wsd_conn_device(struct wsd_conn *conn);
+void *wsd_conn_device(struct wsd_conn *conn, uint8_t *port);
 void wsd_conn_addresses(struct wsd_conn *conn, struct wsd_address *local,
                         struct wsd_address *peer);
 /* Makes the queues and reports by `descriptor` where completions are told of. */

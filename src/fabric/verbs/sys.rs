@@ -86,6 +86,13 @@ pub(super) struct Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DeviceId(usize);
 
+/// Where a connection goes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Port {
+    pub(super) device: DeviceId,
+    pub(super) number: u8,
+}
+
 /// The devices that connections may be made over. librdmacm has opened them, for itself and for
 /// us, and keeps them open for the life of the process.
 #[derive(Debug)]
@@ -111,7 +118,9 @@ pub(super) enum DeviceEvent {
     Other(i32),
     /// The queue pair of the connection with this context is broken.
     QueueBroken(u64),
-    PortDown,
+    /// Nothing comes out of its completion queue any more.
+    CompletionsBroken(u64),
+    PortDown(u8),
     Gone,
     Changed,
 }
@@ -189,9 +198,10 @@ impl<'a> Device<'a> {
         let any = unsafe { raw::wsd_device_next(self.context, &raw mut event) };
         (any == 1).then_some(match event.kind {
             1 => DeviceEvent::QueueBroken(event.context),
-            2 => DeviceEvent::PortDown,
+            2 => DeviceEvent::PortDown(u8::try_from(event.raw).unwrap_or(0)),
             3 => DeviceEvent::Gone,
             4 => DeviceEvent::Changed,
+            5 => DeviceEvent::CompletionsBroken(event.context),
             _ => DeviceEvent::Other(event.raw),
         })
     }
@@ -453,6 +463,10 @@ pub(super) struct Refused {
 /// How many parts one call takes: `WSD_PARTS`.
 const PARTS: usize = 64;
 
+/// For tests: connections and registrations of which something could not be given back.
+#[cfg(test)]
+pub(super) static LEFT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
 /// How many completions one look takes at most.
 pub(super) const BATCH: usize = 32;
 
@@ -478,7 +492,7 @@ pub(super) struct Watched {
     pub(super) bells: std::sync::atomic::AtomicUsize,
     /// How often it was asked to tell of the next completion.
     pub(super) asks: std::sync::atomic::AtomicUsize,
-    /// As if the device had room for so many more parts.
+    /// As if the device had room for so many more parts, and with 0 for nothing at all.
     pub(super) room: Mutex<Option<usize>>,
 }
 
@@ -561,11 +575,13 @@ impl Conn {
         Ok(())
     }
 
-    /// The device it goes by, once that is known.
-    pub(super) fn device(&self) -> Option<DeviceId> {
-        // SAFETY: a live connection.
-        let context = unsafe { raw::wsd_conn_device(self.at()) };
-        (!context.is_null()).then(|| DeviceId(context.addr()))
+    /// The device and the port that it goes by, once they are known.
+    pub(super) fn port(&self) -> Option<Port> {
+        let mut number = 0;
+        // SAFETY: a live connection, and a place for the result.
+        let context = unsafe { raw::wsd_conn_device(self.at(), &raw mut number) };
+        let device = DeviceId(context.addr());
+        (!context.is_null()).then_some(Port { device, number })
     }
 
     /// The local and the peer's address.
@@ -676,6 +692,10 @@ impl Conn {
     pub(super) fn post(&self, number: u64, work: Work, how: How, pieces: &[Sge]) -> io::Result<()> {
         #[cfg(test)]
         self.watched.note(std::iter::once((work, how)));
+        #[cfg(test)]
+        if *self.watched.room.lock() == Some(0) {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
         let (kind, remote, key) = match work {
             Work::Send => (0, 0, 0),
             Work::Write { remote, key } => (1, remote, key),
@@ -848,7 +868,11 @@ impl Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         // SAFETY: the last owner; registrations hold their connection, so none is left.
-        unsafe { raw::wsd_conn_destroy(self.at()) };
+        if let Err(error) = check(unsafe { raw::wsd_conn_destroy(self.at()) }) {
+            tracing::error!(%error, "something of a connection stays with its device");
+            #[cfg(test)]
+            LEFT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         // Named so that it is plain that the channel outlives what was made on it.
         let _ = &self.channel;
     }
@@ -942,6 +966,8 @@ impl Drop for Mr {
         // SAFETY: made by `register` and dropped once.
         if let Err(error) = check(unsafe { raw::wsd_mr_deregister(self.raw.as_ptr()) }) {
             tracing::error!(%error, "a registration could not be taken back");
+            #[cfg(test)]
+            LEFT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The fabric over a real device, or an emulated one: run with `--ignored` where there is one, for
 //! instance by `scripts/rdma-vm`, which sets `WSD_VM_ADDRESS` and `WSD_VM_ADDRESS6`.
 
+mod mishaps;
 mod posted;
 mod registrations;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{ACK_TIMEOUT, Attempt};
+use super::connect::{ACK_TIMEOUT, Attempt, PATIENCE};
 use super::core::Core;
 use super::endpoint::VerbsEndpoint;
 use super::fabric::VerbsFabric;
@@ -713,7 +714,10 @@ fn a_host_that_is_not_there_is_not_served_and_tcp_may_be_tried() {
     let from = std::net::SocketAddr::new(rig.at.ip(), 0);
     let nobody = "10.99.0.77:9".parse().unwrap();
     let here = Token(number());
+    let begun = std::time::Instant::now();
     let _endpoint = rig.host.fabric.connect(here, from, nobody).unwrap();
+    // Looking for the host takes three seconds, and nobody waits for that here.
+    assert!(begun.elapsed() < Duration::from_secs(1));
     let outcome = rig.host.connected(here);
     assert!(
         matches!(

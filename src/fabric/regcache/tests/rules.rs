@@ -137,6 +137,30 @@ fn without_room_everything_unused_goes_and_it_is_tried_once_more() {
 }
 
 #[test]
+fn what_is_kept_gives_way_to_what_is_never_kept() {
+    let rig = Rig::new(ROOMY);
+    let (one, other) = (rig.cache.domain(), rig.cache.domain());
+    let used = rig.take(&one, (0x10000, 10), READ);
+    drop(rig.take(&one, (0x20000, 10), READ));
+    drop(rig.take(&other, (0x30000, 10), READ));
+    rig.device.room.store(3, Ordering::SeqCst);
+    let region = Region {
+        base: 0x40000,
+        len: 10,
+    };
+    let own =
+        |domain: &super::super::Domain<_>| domain.make_own(|| rig.device.register(region, WRITE));
+    let first = own(&other).unwrap();
+    assert_eq!(rig.device.live(), 2, "the one in use, and this");
+    rig.device.room.store(2, Ordering::SeqCst);
+    let error = own(&other).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+    drop((used, first));
+    assert_eq!(rig.cache.stats().entries, 1);
+    assert_eq!(rig.device.live(), 1, "its own ended with its owner");
+}
+
+#[test]
 fn any_other_error_is_the_callers() {
     let rig = Rig::new(ROOMY);
     let domain = rig.cache.domain();

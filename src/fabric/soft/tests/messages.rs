@@ -259,6 +259,17 @@ fn connecting_where_nobody_listens_says_whether_tcp_would() {
 }
 
 #[test]
+fn a_request_that_finds_no_room_may_go_over_tcp() {
+    // req: WSD-08
+    let mut rig = Rig::new(Options::default());
+    let from = SocketAddr::new(rig.at.ip(), 0);
+    let here = Token(number());
+    let _turned_away = rig.host.fabric.connect(here, from, rig.at).unwrap();
+    rig.host.request(rig.listening).turn_away();
+    assert_eq!(rig.host.connected(here), Err(ConnectError::NotServed));
+}
+
+#[test]
 fn an_abandoned_connect_is_seen_by_the_request() {
     let mut rig = Rig::new(Options::default());
     let from = SocketAddr::new(rig.at.ip(), 0);

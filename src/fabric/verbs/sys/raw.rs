@@ -100,7 +100,7 @@ unsafe extern "C" {
     pub(super) fn wsd_channel_next(channel: *mut Channel, event: *mut Event) -> i32;
     pub(super) fn wsd_address_served(channel: *mut Channel, address: *const Address) -> i32;
     pub(super) fn wsd_conn_create(channel: *mut Channel, context: u64, out: *mut *mut Conn) -> i32;
-    pub(super) fn wsd_conn_destroy(conn: *mut Conn);
+    pub(super) fn wsd_conn_destroy(conn: *mut Conn) -> i32;
     pub(super) fn wsd_conn_context(conn: *mut Conn, context: u64);
     pub(super) fn wsd_conn_listen(conn: *mut Conn, at: *const Address, backlog: i32) -> i32;
     pub(super) fn wsd_conn_resolve(
@@ -111,7 +111,7 @@ unsafe extern "C" {
         ack_timeout: i32,
     ) -> i32;
     pub(super) fn wsd_conn_route(conn: *mut Conn, timeout_ms: i32) -> i32;
-    pub(super) fn wsd_conn_device(conn: *mut Conn) -> *mut c_void;
+    pub(super) fn wsd_conn_device(conn: *mut Conn, port: *mut u8) -> *mut c_void;
     pub(super) fn wsd_conn_addresses(conn: *mut Conn, local: *mut Address, peer: *mut Address);
     pub(super) fn wsd_conn_queues(
         conn: *mut Conn,

@@ -3,10 +3,11 @@
 use super::*;
 
 /// A pair of which the connecting end is known as what it is.
-fn known_pair(rig: &mut Rig, core: &Arc<Core>) -> (End, End, Arc<VerbsEndpoint>) {
+pub(super) fn known_pair(rig: &mut Rig, core: &Arc<Core>) -> (End, End, Arc<VerbsEndpoint>) {
     let (there, here) = (Token(number()), Token(number()));
     let from = std::net::SocketAddr::new(rig.at.ip(), 0);
-    let connecting = VerbsEndpoint::connecting(core, here, Attempt::new(from, rig.at)).unwrap();
+    let connecting =
+        VerbsEndpoint::connecting(core, here, Attempt::new(from, rig.at, PATIENCE)).unwrap();
     let request = rig.host.request(rig.listening);
     let accepted = End::new(there, request.accept(there).unwrap());
     rig.host.connected(here).unwrap();

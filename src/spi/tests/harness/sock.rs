@@ -9,6 +9,14 @@ use crate::abi::*;
 use crate::spi::args::{self, RawAddress};
 use crate::spi::{memory, transfer};
 
+/// Where tests connect: an address of this host, the loopback's unless `WSD_TEST_ADDRESS` names one.
+fn here() -> IpAddr {
+    match std::env::var("WSD_TEST_ADDRESS") {
+        Ok(address) => address.parse().expect("an address in WSD_TEST_ADDRESS"),
+        Err(_) => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
 /// A socket and what belongs to it.
 pub(in crate::spi::tests) struct Sock {
     pub(in crate::spi::tests) s: SOCKET,
@@ -21,7 +29,7 @@ pub(in crate::spi::tests) struct Sock {
 impl Sock {
     /// An unbound socket.
     pub(in crate::spi::tests) fn new() -> Self {
-        Self::of(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        Self::of(here())
     }
 
     /// An unbound socket for an address with a port of its own.
@@ -50,7 +58,7 @@ impl Sock {
     }
 
     pub(in crate::spi::tests) fn bound() -> Self {
-        Self::bound_to(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        Self::bound_to(here())
     }
 
     pub(in crate::spi::tests) fn bound_to(ip: IpAddr) -> Self {

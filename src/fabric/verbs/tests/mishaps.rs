@@ -1,0 +1,367 @@
+//! What goes wrong, and what has to be given back: devices, ports and queues that fail, peers that
+//! go away, memory that runs out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::posted::known_pair;
+use super::{address, ending, expose, fabric, read, rig, rig_with_cache, write};
+use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, number, until};
+use crate::fabric::verbs::endpoint::UNFLUSHED;
+use crate::fabric::verbs::sys::{DeviceEvent, How, LEFT, Work};
+use crate::fabric::verbs::{Options, open};
+use crate::fabric::{
+    Access, ConnectError, Ending, Event, Outcome, PostError, RegisterError, Token,
+};
+
+fn from(rig: &Rig) -> SocketAddr {
+    SocketAddr::new(rig.at.ip(), 0)
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn an_exposure_finds_the_room_of_registrations_that_nobody_uses() {
+    // In a process that may lock little; see scripts/verbs-tests.d/guest.
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|l| l.starts_with("Max locked memory"));
+    assert!(!line.unwrap().contains("unlimited"), "{line:?}");
+    const PART: usize = 1 << 20;
+    let (mut rig, core) = rig_with_cache();
+    let (there, here) = (Token(number()), Token(number()));
+    let connecting = rig.host.fabric.connect(here, from(&rig), rig.at).unwrap();
+    let accepted = rig.host.request(rig.listening).accept(there).unwrap();
+    rig.host.connected(here).unwrap();
+    let mut b = End::small(there, accepted);
+    let mut a = End::small(here, connecting);
+    let mut idle = Vec::new();
+    for kept in 0..7_u8 {
+        let memory = Memory::new(&*a.endpoint, PART, Access::READ);
+        a.endpoint.deregister(memory.key).unwrap();
+        assert_eq!(core.cache.stats().idle, usize::from(kept) + 1);
+        // If it went back to the system, it would not be kept.
+        idle.push(memory);
+    }
+    let mut exposed = Vec::new();
+    let refused = loop {
+        let memory = vec![5_u8; PART];
+        let mut descriptor = [0; 32];
+        // SAFETY: kept until it is concealed, or never exposed.
+        #[allow(unsafe_code)]
+        let key = unsafe {
+            let region = Memory::region(&memory);
+            b.endpoint.expose(region, Access::WRITE, &mut descriptor)
+        };
+        match key {
+            Ok(key) => exposed.push((key, descriptor, memory)),
+            Err(error) => break error,
+        }
+        assert!(exposed.len() < 1000, "no limit");
+    };
+    assert_eq!(refused, RegisterError::NoResources);
+    assert_eq!(core.cache.stats().idle, 0, "some room was left");
+    // It works, and makes room again.
+    let (key, descriptor, memory) = exposed.pop().unwrap();
+    a.out.bytes[..1000].fill(9);
+    let written = write(&a, 1000, &descriptor, 0).unwrap();
+    assert_eq!(a.end(written), Outcome::Done(1000));
+    assert_eq!(memory[..1001], [&[9; 1000][..], &[5]].concat());
+    b.endpoint.conceal(key).unwrap();
+    let (key, _) = expose(&b, &memory, Access::READ);
+    b.endpoint.conceal(key).unwrap();
+    for (key, _, _memory) in exposed {
+        b.endpoint.conceal(key).unwrap();
+    }
+    a.send(b"still here").unwrap();
+    assert_eq!(b.take_small(), b"still here");
+}
+
+/// What the kernel knows at the devices that this thread has made.
+fn resources() -> BTreeMap<&'static str, usize> {
+    // PROCESS/task/THREAD; what the kernel notes is the thread.
+    let own = std::fs::read_link("/proc/thread-self").unwrap();
+    let own = format!(" pid {} ", own.file_name().unwrap().display());
+    ["pd", "cq", "qp", "mr", "cm_id"]
+        .into_iter()
+        .map(|kind| {
+            let shown = Command::new("rdma")
+                .args(["resource", "show", kind])
+                .output()
+                .unwrap();
+            assert!(shown.status.success(), "{shown:?}");
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            (
+                kind,
+                shown.lines().filter(|line| line.contains(&own)).count(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn what_connections_had_of_a_device_is_given_back() {
+    let left = LEFT.load(Ordering::Relaxed);
+    let mut rig = rig();
+    let before = resources();
+    for round in 0..3 {
+        let (mut a, mut b) = rig.pair();
+        let memory = vec![0_u8; 10_000];
+        let (key, _) = expose(&b, &memory, Access::WRITE);
+        let during = resources();
+        for (kind, count) in &during {
+            assert!(
+                count > &before[kind],
+                "{kind} is not to be seen: {during:?}"
+            );
+        }
+        if round == 0 {
+            b.endpoint.conceal(key).unwrap();
+        }
+        b.receive(0, 10);
+        a.send(b"x").unwrap();
+        drop(a);
+        ending(&mut rig, &mut b);
+        drop(b);
+    }
+    until("everything to be given back", || {
+        rig.host.poll();
+        (resources() == before).then_some(())
+    });
+    assert_eq!(LEFT.load(Ordering::Relaxed), left);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn the_side_that_is_left_flushes_by_itself() {
+    // req: WSD-11
+    let mut rig = rig();
+    let before = UNFLUSHED.load(Ordering::Relaxed);
+    for connecting in [true, false] {
+        let (a, b) = rig.pair();
+        let (leaves, mut stays) = if connecting { (b, a) } else { (a, b) };
+        let waiting: Vec<_> = (0..20).map(|_| stays.receive(0, 10)).collect();
+        leaves.endpoint.disconnect();
+        // Nothing is posted any more: only the device can end these.
+        assert_eq!(ending(&mut rig, &mut stays), Ending::Peer);
+        for receive in waiting {
+            assert_eq!(stays.end(receive), Outcome::Flushed(Ending::Peer));
+        }
+    }
+    let unflushed = UNFLUSHED.load(Ordering::Relaxed) - before;
+    assert_eq!(unflushed, 0, "the queue pair had to be destroyed");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_message_without_a_receive_comes_soon_after_there_is_one() {
+    // req: WSD-09
+    let mut rig = rig();
+    let (mut a, mut b) = rig.pair();
+    // The first one has a receive of its own.
+    a.send(b"first").unwrap();
+    assert_eq!(b.take(), b"first");
+    b.send(b"first").unwrap();
+    assert_eq!(a.take(), b"first");
+    for back in [false, true] {
+        let (from, to) = if back {
+            (&mut b, &mut a)
+        } else {
+            (&mut a, &mut b)
+        };
+        // The time that devices take by themselves is 655 ms.
+        let fastest = (0..3).map(|_| {
+            let sent = from.send(b"late").unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            let begun = Instant::now();
+            assert_eq!(to.take(), b"late");
+            let took = begun.elapsed();
+            assert_eq!(from.end(sent), Outcome::Done(4));
+            took
+        });
+        let fastest = fastest.min().unwrap();
+        assert!(fastest < Duration::from_millis(300), "{fastest:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_send_that_the_device_does_not_take_leaves_the_fence_to_the_next() {
+    // req: WSD-14
+    let (mut rig, core) = rig_with_cache();
+    let (mut owner, mut reader, known) = known_pair(&mut rig, &core);
+    let memory = vec![3_u8; 5000];
+    let (_key, descriptor) = expose(&owner, &memory, Access::READ);
+    let watched = &known.conn().watched;
+    let told = owner.receive(0, 10);
+    let fetched = read(&reader, 5000, &descriptor, 0).unwrap();
+    *watched.room.lock() = Some(0);
+    assert_eq!(reader.send(b"lost"), Err(PostError::Full));
+    *watched.room.lock() = None;
+    watched.posted.lock().clear();
+    let sent = reader.send(b"kept").unwrap();
+    let posted = watched.posted.lock().clone();
+    assert!(
+        matches!(posted[..], [(Work::Send, how)] if how.contains(How::FENCE)),
+        "{posted:?}"
+    );
+    assert_eq!(reader.end(fetched), Outcome::Done(5000));
+    assert_eq!(reader.end(sent), Outcome::Done(4));
+    assert_eq!(owner.end(told), Outcome::Done(4));
+    assert_eq!(owner.inward.bytes[..4], *b"kept");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn what_a_descriptor_does_not_grant_never_reaches_the_device() {
+    // req: WSD-13
+    let (mut rig, core) = rig_with_cache();
+    let memory = vec![0xAB_u8; 4096];
+    for (rights, writes, offset) in [
+        (Access::WRITE, true, 3997),
+        (Access::READ, false, 3997),
+        (Access::READ, true, 0),
+        (Access::WRITE, false, 0),
+    ] {
+        let (owner, mut near, known) = known_pair(&mut rig, &core);
+        let (_key, descriptor) = expose(&owner, &memory, rights);
+        known.conn().watched.posted.lock().clear();
+        let started = if writes {
+            write(&near, 100, &descriptor, offset)
+        } else {
+            read(&near, 100, &descriptor, offset)
+        };
+        assert_eq!(near.end(started.unwrap()), Outcome::RemoteAccess);
+        let posted = known.conn().watched.posted.lock().clone();
+        assert!(posted.is_empty(), "{posted:?}");
+        assert_eq!(ending(&mut rig, &mut near), Ending::Broken);
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_failure_ends_the_connections_that_it_concerns_and_no_others() {
+    // req: WSD-11
+    let (mut rig, core) = rig_with_cache();
+    let patience = UNFLUSHED.load(Ordering::Relaxed);
+    let (mut peer, mut other, port) = {
+        let (peer, other, known) = known_pair(&mut rig, &core);
+        (peer, other, known.conn().port().unwrap())
+    };
+    type Makes = fn(u64, u8) -> DeviceEvent;
+    let failures: [(&str, Makes); 4] = [
+        ("queue pair", |number, _| DeviceEvent::QueueBroken(number)),
+        ("completion queue", |number, _| {
+            DeviceEvent::CompletionsBroken(number)
+        }),
+        ("port", |_, port| DeviceEvent::PortDown(port)),
+        ("device", |_, _| DeviceEvent::Gone),
+    ];
+    for (what, failure) in failures {
+        let (mut far, mut near, known) = known_pair(&mut rig, &core);
+        // Those of another port, and of nobody.
+        core.device_event(port.device, DeviceEvent::PortDown(port.number + 1));
+        core.device_event(port.device, DeviceEvent::QueueBroken(1 << 40));
+        assert_eq!(near.endpoint.ending(), None);
+        let waiting: Vec<_> = (0..5).map(|_| near.receive(0, 10)).collect();
+        core.device_event(port.device, failure(known.number(), port.number));
+        assert_eq!(near.send(b"x"), Err(PostError::Ended(Ending::Broken)));
+        assert_eq!(ending(&mut rig, &mut near), Ending::Broken, "{what}");
+        for receive in waiting {
+            assert_eq!(
+                near.end(receive),
+                Outcome::Flushed(Ending::Broken),
+                "{what}"
+            );
+        }
+        let token = near.token;
+        let told = |e: &Event| matches!(e, Event::Ended { endpoint, .. } if *endpoint == token);
+        rig.host.next("the event of the end", told);
+        // The peer learns of it, as far as it has not failed as well.
+        ending(&mut rig, &mut far);
+        if matches!(what, "queue pair" | "completion queue") {
+            other.send(b"alive").unwrap();
+            assert_eq!(peer.take(), b"alive", "{what}");
+        } else {
+            assert_eq!(ending(&mut rig, &mut other), Ending::Broken, "{what}");
+            (peer, other, _) = known_pair(&mut rig, &core);
+        }
+    }
+    assert_eq!(UNFLUSHED.load(Ordering::Relaxed), patience);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn two_fabrics_of_a_process_name_their_connections_differently() {
+    let number = || {
+        let (mut rig, core) = rig_with_cache();
+        known_pair(&mut rig, &core).2.number()
+    };
+    assert!(number().abs_diff(number()) > 1 << 20);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_request_that_finds_no_room_may_go_over_tcp() {
+    // req: WSD-08
+    let mut rig = rig();
+    let here = Token(number());
+    let _turned_away = rig.host.fabric.connect(here, from(&rig), rig.at).unwrap();
+    rig.host.request(rig.listening).turn_away();
+    assert_eq!(rig.host.connected(here), Err(ConnectError::NotServed));
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_request_is_gone_when_its_peer_has_given_up() {
+    // req: WSD-06
+    let options = Options {
+        patience: Some(Duration::from_millis(1500)),
+        ..Options::new(true)
+    };
+    let mut rig = Rig::over(Host::over(open(options).unwrap()), &address());
+    let here = Token(number());
+    let _waits = rig.host.fabric.connect(here, from(&rig), rig.at).unwrap();
+    let request = rig.host.request(rig.listening);
+    assert_eq!(rig.host.connected(here), Err(ConnectError::TimedOut));
+    until("the request to be gone", || request.is_gone().then_some(()));
+    drop(request);
+    drop(rig.pair());
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn an_accepted_end_that_goes_at_any_step_leaves_nothing_on_either_side() {
+    // req: WSD-08
+    let mut rig = Rig::over(Host::over(fabric()), &address());
+    drop(rig.pair());
+    let before = resources();
+    // How often the connecting end was not connected yet, and how often it was.
+    let mut steps = [0, 0];
+    for polls in [0, 1, 2, 5, 20, 100] {
+        let here = Token(number());
+        let connecting = rig.host.fabric.connect(here, from(&rig), rig.at).unwrap();
+        let accepted = rig.host.request(rig.listening).accept(Token(number()));
+        let accepted = accepted.unwrap();
+        for _ in 0..polls {
+            rig.host.poll();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let connected = |e: &Event| matches!(e, Event::Connected { endpoint } if *endpoint == here);
+        steps[usize::from(rig.host.has(connected) && polls > 0)] += 1;
+        drop(accepted);
+        if rig.host.connected(here).is_ok() {
+            let mut end = End::new(here, connecting);
+            assert_eq!(ending(&mut rig, &mut end), Ending::Peer);
+        } else {
+            assert_eq!(connecting.ending(), Some(Ending::Broken));
+        }
+    }
+    assert!(steps.iter().all(|&count| count > 0), "{steps:?}");
+    until("everything to be given back", || {
+        rig.host.poll();
+        (resources() == before).then_some(())
+    });
+}
