@@ -37,6 +37,21 @@ static void client(int fd)
     SAY_CALL("read beyond, inline", read(fd, b, sizeof b));
     SAY("%.3s", b);
     meet(fd);
+    pause_ms(300);
+    /* Neither goes beyond the mark: it is where the first buffer ends, or comes before all of it. */
+    struct iovec two[2] = {{b, 3}, {b + 3, 3}};
+    SAY_CALL("readv up to the mark", readv(fd, two, 2));
+    SAY_CALL("sockatmark", sockatmark(fd));
+    SAY_CALL("readv beyond", readv(fd, two, 2));
+    SAY("%.3s", b);
+    meet(fd);
+    pause_ms(300);
+    SAY_CALL("recv MSG_WAITALL up to the mark", recv(fd, b, sizeof b, MSG_WAITALL));
+    SAY_CALL("sockatmark", sockatmark(fd));
+    SAY_CALL("recv MSG_WAITALL beyond", recv(fd, b, 3, MSG_WAITALL));
+    SAY("%.3s", b);
+    SAY_CALL("sockatmark", sockatmark(fd));
+    meet(fd);
 }
 
 static void server(int fd)
@@ -45,7 +60,7 @@ static void server(int fd)
     char c;
     get(fd, &c, 1);
     put(fd, "m", 1);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         put(fd, "abc", 3);
         SAY_CALL("send MSG_OOB", send(fd, "!", 1, MSG_OOB));
         put(fd, i ? "gh" : "def", i ? 2 : 3);
