@@ -32,10 +32,11 @@ def noise(length, seed):
 
 
 class Case:
-    """`bulk`: the bytes that count belong to connections that live long enough to be upgraded."""
+    """`bulk`: the bytes that count belong to connections that live long enough to be upgraded.
+    `defect`: why it fails now and then over the SAN; until that is cured only the long form has it there."""
 
-    def __init__(self, function, about, needs, bulk):
-        self.run, self.about, self.needs, self.bulk = function, about, needs, bulk
+    def __init__(self, function, about, needs, bulk, defect):
+        self.run, self.about, self.needs, self.bulk, self.defect = function, about, needs, bulk, defect
 
     def missing(self):
         return ", ".join(name for name in self.needs if not find(name))
@@ -45,9 +46,9 @@ def find(name):
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
-def case(about, needs, bulk=True):
+def case(about, needs, bulk=True, defect=None):
     def enter(function):
-        ALL[function.__name__.replace("_", "-")] = Case(function, about, needs, bulk)
+        ALL[function.__name__.replace("_", "-")] = Case(function, about, needs, bulk, defect)
         return function
 
     return enter
@@ -484,7 +485,8 @@ def killed_sender(run):
     return killed(run, False)
 
 
-@case("redis-server is killed under load", ["redis-server", "redis-benchmark"])
+@case("redis-server is killed under load", ["redis-server", "redis-benchmark"],
+      defect="while one connection keeps the program busy, the end of the others is not told by epoll")
 def killed_server(run):
     port, server = redis_server(run)
     load = run.server("redis-benchmark", "-p", port, "-n", 10_000_000, "-t", "set", "-c", "20", "-q",
