@@ -73,6 +73,8 @@ def iperf(run, *options):
     if server.returncode:
         raise Broken(f"the server ended with {server.returncode}: {run.said(server)}")
     end = report["end"]
+    if "streams" not in end:
+        raise Broken(f"the client says no more than {report}"[-600:])
     sums = [end[name] for name in ("sum_received", "sum_received_bidir_reverse") if name in end]
     if not all(one["bytes"] > 0 for one in sums):
         raise Broken("nothing arrived")

@@ -21,10 +21,18 @@ class Broken(Exception):
     """What a run did that it should not."""
 
 
+# Given to one case and not to another that runs at the same time.
+PORTS = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in PORTS:
+            PORTS.add(port)
+            return port
 
 
 def listens(port):
