@@ -415,6 +415,32 @@ fn flags_of_a_receive_mean_what_they_mean_to_the_kernel() {
     assert_eq!(room[0], b'x');
 }
 
+/// Only one of the ends has counted the urgent byte: nobody could say where the next change would be.
+#[test]
+fn urgent_bytes_on_the_san_are_the_last_change_of_path() {
+    for sender in 0..2 {
+        let ends = upgraded().into();
+        let ends: [End; 2] = ends;
+        let (from, to) = (&ends[sender], &ends[1 - sender]);
+        from.send(b"!", libc::MSG_OOB).unwrap();
+        until("the urgent byte is there", || {
+            to.receive(&mut [0], libc::MSG_OOB).is_ok()
+        });
+        from.companion.downgrade(from.fd(), Reason::Asked).unwrap();
+        let (mut sent, mut room) = ([0; 1000], [0; 1000]);
+        for round in 0..300 {
+            for (from, to, seed) in [(from, to, 1), (to, from, 2)] {
+                fill(seed, round * 1000, &mut sent);
+                from.send_all(&sent).unwrap();
+                to.receive_exactly(&mut room).unwrap();
+                check(seed, round * 1000, &room);
+            }
+        }
+        assert_eq!(from.companion.snapshot().upgrades, 1);
+        assert_eq!(from.companion.reason(), Reason::Urgent);
+    }
+}
+
 #[test]
 fn a_receive_keeps_to_its_time_out() {
     let (one, two) = upgraded();

@@ -49,6 +49,7 @@ pub(crate) fn give_kernel() {
         setsockopt: function!(setsockopt),
         getsockname: function!(getsockname),
         getpeername: function!(getpeername),
+        connect: function!(connect),
         shutdown: function!(shutdown),
         close: closed_for_us,
     };

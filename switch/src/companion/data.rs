@@ -416,9 +416,7 @@ impl Companion {
                         Ok(Some(count)) => return Ok(count),
                         Ok(None) => {
                             drop(busy);
-                            let mut core = self.core.lock();
-                            self.come_back(&mut core);
-                            drop(core);
+                            self.yielded(&connection);
                             self.moved();
                         }
                         Err(error) => return Err(error),
@@ -700,6 +698,12 @@ impl Companion {
             match sent {
                 Ok(count) => {
                     patience.is_over = !manner.nonblocking && count < length(buffers);
+                    let urgent = patience.flags & libc::MSG_OOB != 0 && count == length(buffers);
+                    if urgent {
+                        // Whether the peer counts that byte is its own affair, so from now on no
+                        // position is common to both ends.
+                        self.poison();
+                    }
                     self.tx.count_san(count);
                     self.san_sent();
                     if !manner.nonblocking {

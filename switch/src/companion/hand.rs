@@ -328,8 +328,8 @@ impl Companion {
         core.held = false;
         if result.is_err() {
             self.break_off(&mut core);
-            kernel::linger_zero(fd);
-            drop(kernel::shutdown(fd, libc::SHUT_RDWR));
+            // Who has the socket from now on gets an error, too.
+            kernel::reset(fd);
         }
         self.retire(&mut core);
         let idle = !matches!(core.stage, Stage::Up | Stage::Never);

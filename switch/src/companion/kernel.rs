@@ -24,6 +24,7 @@ pub struct Kernel {
     pub setsockopt: unsafe extern "C" fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int,
     pub getsockname: unsafe extern "C" fn(c_int, *mut sockaddr, *mut socklen_t) -> c_int,
     pub getpeername: unsafe extern "C" fn(c_int, *mut sockaddr, *mut socklen_t) -> c_int,
+    pub connect: unsafe extern "C" fn(c_int, *const sockaddr, socklen_t) -> c_int,
     pub shutdown: unsafe extern "C" fn(c_int, c_int) -> c_int,
     pub close: unsafe extern "C" fn(c_int) -> c_int,
 }
@@ -52,6 +53,7 @@ const LINKED: Kernel = Kernel {
     setsockopt: libc::setsockopt,
     getsockname: libc::getsockname,
     getpeername: libc::getpeername,
+    connect: libc::connect,
     shutdown: libc::shutdown,
     close: libc::close,
 };
@@ -237,6 +239,23 @@ pub(super) fn small_send_buffer(fd: RawFd) {
             len,
         )
     };
+}
+
+/// Ends the connection with a reset, whoever else has it open. With SHUT_RDWR the peer would take it
+/// for an end in peace.
+pub(super) fn reset(fd: RawFd) {
+    let nobody = sockaddr {
+        sa_family: libc::sa_family_t::try_from(libc::AF_UNSPEC).unwrap_or(0),
+        sa_data: [0; 14],
+    };
+    let len = socklen_t::try_from(size_of_val(&nobody)).unwrap_or(0);
+    // SAFETY: an address of this frame, as long as it is said to be.
+    let done = checked(unsafe { (kernel().connect)(fd, &raw const nobody, len) });
+    if let Err(error) = done {
+        tracing::debug!(%error, "no reset");
+        linger_zero(fd);
+        drop(shutdown(fd, libc::SHUT_RDWR));
+    }
 }
 
 pub(super) fn shutdown(fd: RawFd, how: c_int) -> io::Result<()> {

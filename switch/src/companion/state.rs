@@ -488,10 +488,8 @@ impl Companion {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => {
                     tracing::debug!(%error, "TCP takes no marker");
-                    core.marker_out.clear();
-                    if let Some(connection) = &core.connection {
-                        connection.abort();
-                    }
+                    // The kernel has told of it, and tells once: nobody else would hear of it.
+                    self.break_off(core);
                     return true;
                 }
             }
@@ -631,11 +629,11 @@ impl Companion {
             connection.abort();
         }
         if let Some(tcp) = &core.tcp {
-            kernel::linger_zero(tcp.as_raw_fd());
-            drop(kernel::shutdown(tcp.as_raw_fd(), libc::SHUT_RDWR));
+            kernel::reset(tcp.as_raw_fd());
         }
         self.set_reason(Reason::SanError);
         core.hand = None;
+        core.marker_out.clear();
         core.stage = Stage::Never;
         self.rx_to(BROKEN);
         self.tx.phase.store(BROKEN, Ordering::SeqCst);
@@ -829,6 +827,16 @@ impl Companion {
             self.rx_to(KERNEL);
         }
         self.follow(core);
+    }
+
+    /// A call has found that this session's stream has yielded its last byte. Another session may
+    /// carry the direction by now.
+    pub(super) fn yielded(&self, connection: &Arc<Connection>) {
+        let mut core = self.core.lock();
+        let same = |one: &Arc<Connection>| Arc::ptr_eq(one, connection);
+        if connection.is_suspended() && core.connection.as_ref().is_some_and(same) {
+            self.come_back(&mut core);
+        }
     }
 
     /// The peer has gone back: so does this side; and when both have, the session ends.
@@ -1047,6 +1055,54 @@ mod tests {
             cut.push(0);
             assert_eq!(find_marker(&cut, &marker), None, "{len}");
         }
+    }
+
+    fn kernel_pair() -> (std::net::TcpStream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let one = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (one, listener.accept().unwrap().0)
+    }
+
+    /// With a session that carries everything.
+    fn up(tcp: &std::net::TcpStream) -> Arc<Companion> {
+        let companion = Companion::new(std::os::fd::AsFd::as_fd(tcp), Role::Accepted).unwrap();
+        let mut core = companion.core.lock();
+        core.stage = Stage::Up;
+        core.tcp = Some(kernel::duplicate(tcp.as_raw_fd()).unwrap());
+        core.connection = Some(crate::conn::tests::pair().0);
+        drop(core);
+        companion.rx_to(SAN);
+        companion.tx.phase.store(SAN, Ordering::SeqCst);
+        companion
+    }
+
+    #[test]
+    fn a_reset_that_only_the_rest_of_a_marker_has_met_is_told_by_the_next_calls() {
+        let (tcp, peer) = kernel_pair();
+        let companion = up(&tcp);
+        {
+            let mut core = companion.core.lock();
+            core.marker_out = marker([5; 16]).to_vec();
+            companion.tx.phase.store(BETWEEN, Ordering::SeqCst);
+            kernel::linger_zero(peer.as_raw_fd());
+            drop(peer);
+            companion.write_marker(&mut core);
+            assert!(!core.owes());
+        }
+        // The kernel itself says that all is well: it has told already.
+        let phases = (companion.rx.phase(), companion.tx.phase());
+        assert_eq!(phases, (BROKEN, BROKEN));
+        assert!(!companion.reset_told.load(Ordering::SeqCst));
+        assert_eq!(companion.reason(), Reason::SanError);
+    }
+
+    #[test]
+    fn breaking_off_is_a_reset_for_the_peer_though_the_application_keeps_its_descriptor() {
+        let (tcp, mut peer) = kernel_pair();
+        let companion = up(&tcp);
+        companion.break_off(&mut companion.core.lock());
+        let error = io::Read::read(&mut peer, &mut [0]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
     }
 
     #[test]
