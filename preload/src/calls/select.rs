@@ -171,7 +171,8 @@ fn wait(
             return answer;
         }
         let mut answers = sets.told(&asked);
-        if many::genuine(&mut answers) == answers.iter().filter(|e| e.events != 0).count() {
+        many::genuine(&mut answers);
+        if sets.are_still(&answers) {
             return answer;
         }
         sets.restore(&copy);
@@ -210,6 +211,16 @@ impl Sets<'_> {
             }
         });
         told.collect()
+    }
+}
+
+impl Sets<'_> {
+    /// Whether poll() would leave every member in each of the sets.
+    fn are_still(&self, fds: &[pollfd]) -> bool {
+        fds.iter().all(|entry| {
+            let mut sets = ANSWERS.iter().enumerate();
+            sets.all(|(set, answer)| !self.has(set, entry.fd) || entry.revents & answer != 0)
+        })
     }
 }
 
@@ -310,6 +321,34 @@ mod tests {
             left[0] = 1 << 9;
             left
         });
+    }
+
+    #[test]
+    fn an_answer_stays_only_as_long_as_all_of_it_is_true() {
+        let mut readable = [0_usize; 16];
+        let mut writable = [0_usize; 16];
+        readable[0] = 1 << 5 | 1 << 9;
+        writable[0] = 1 << 9;
+        // SAFETY: the arrays have 1024 bits.
+        let sets = unsafe {
+            Sets::new(
+                10,
+                [
+                    readable.as_mut_ptr().cast(),
+                    writable.as_mut_ptr().cast(),
+                    core::ptr::null_mut(),
+                ],
+            )
+        };
+        let mut told = sets.told(&sets.questions());
+        assert!(sets.are_still(&told));
+        // Only one of the two things that were said of it is left.
+        told[1].revents = libc::POLLOUT;
+        assert!(!sets.are_still(&told));
+        told[1].revents = libc::POLLOUT | libc::POLLHUP;
+        assert!(sets.are_still(&told));
+        told[0].revents = 0;
+        assert!(!sets.are_still(&told));
     }
 
     #[test]

@@ -1127,4 +1127,34 @@ mod tests {
             assert_eq!(companion.core.lock().stage, Stage::Idle);
         }
     }
+
+    #[test]
+    fn a_marker_makes_nothing_readable_however_it_was_asked_for() {
+        use std::io::Write;
+
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peer = listener.accept().unwrap().0;
+        let companion = Companion::new(std::os::fd::AsFd::as_fd(&tcp), Role::Connected).unwrap();
+        {
+            let mut core = companion.core.lock();
+            core.tcp = Some(tcp.try_clone().unwrap().into());
+            assert!(companion.guard(&mut core, [5; 16]));
+            core.stage = Stage::Joining;
+        }
+        peer.write_all(&marker([5; 16])).unwrap();
+        let mut come = [libc::pollfd {
+            fd: tcp.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }];
+        kernel::poll(&mut come, 30_000).unwrap();
+        assert_eq!(come[0].revents, libc::POLLIN);
+        // All that select(2) understands by readable.
+        let inwards = libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND;
+        let revents = inwards | libc::POLLOUT;
+        assert_eq!(companion.relook(revents), libc::POLLOUT);
+        assert_eq!(companion.rx.phase(), GUARDED);
+        companion.close(tcp.as_raw_fd());
+    }
 }

@@ -243,7 +243,7 @@ impl Companion {
 
     #[cold]
     fn relook_moving(&self, revents: i16) -> i16 {
-        let own = libc::POLLIN | libc::POLLRDNORM;
+        let own = libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND;
         if !self.on_kernel() {
             return self.refresh();
         }
