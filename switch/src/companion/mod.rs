@@ -545,17 +545,25 @@ impl Companion {
     /// [`Companion::arrivals`] says as of this very look.
     pub fn look_now(&self, shows: bool) -> (i16, (u32, u32)) {
         self.observe();
-        if self.rx.phase() == GUARDED {
-            self.clear_marker();
+        loop {
+            if self.rx.phase() == GUARDED {
+                self.clear_marker();
+            }
+            let looked_at = self.rx.phase();
+            let news = if shows {
+                self.look()
+            } else {
+                // The caller tells others of its kind.
+                let connection = self.connection();
+                connection.and_then(|connection| self.heed(connection.look_from_outside()))
+            };
+            let answer = self.show(news.as_ref(), false, shows);
+            // The news are of another path otherwise: what was to be read on the SAN may have been
+            // the cut, which is not the application's.
+            if self.rx.phase() == looked_at {
+                return answer;
+            }
         }
-        let news = if shows {
-            self.look()
-        } else {
-            // The caller tells others of its kind.
-            let connection = self.connection();
-            connection.and_then(|connection| self.heed(connection.look_from_outside()))
-        };
-        self.show(news.as_ref(), false, shows)
     }
 
     /// Looks for news and follows what the peer has said about the path.
