@@ -67,7 +67,7 @@ def paced(path, first=1):
 def iperf(run, *options):
     port = free_port()
     server = run.server("iperf3", "-s", "-p", port, "--one-off", "--forceflush", port=port)
-    seconds = 3 if run.long else 1
+    seconds = (3 if run.long else 1) * run.longer
     report = json.loads(run.client("iperf3", "-c", HOST, "-p", port, "-t", seconds, "-J", *options))
     run.wait_for(lambda: server.poll() is not None, "the server of iperf3 does not end")
     if server.returncode:
