@@ -461,3 +461,57 @@ fn an_input_that_breaks_is_told_to_the_receiver() {
     );
     assert_eq!(names(folder.path()), Vec::<String>::new());
 }
+
+/// Where the process stands in this file.
+fn position(process: u32, file: &Path) -> u64 {
+    let entries = fs::read_dir(format!("/proc/{process}/fd"))
+        .into_iter()
+        .flatten();
+    let mut open = entries
+        .flatten()
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
+    let about = open.next().and_then(|entry| {
+        let number = entry.file_name();
+        let number = number.to_str()?;
+        fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).ok()
+    });
+    let about = about.unwrap_or_default();
+    let position = about.lines().find_map(|line| line.strip_prefix("pos:"));
+    position.map_or(0, |position| position.trim().parse().unwrap())
+}
+
+#[test]
+fn a_file_that_becomes_shorter_while_it_is_sent_fails_at_both_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    let (from, go) = (folder.join("from"), folder.join("go"));
+    let file = fs::File::create(&from).unwrap();
+    file.set_len(1 << 30).unwrap();
+    // Takes nothing for now, so that the sender gets no farther than the buffers on the way.
+    let mut recv = Command::new("sh");
+    let script = "\"$0\" recv 127.0.0.1:0 -o - | { until [ -e \"$1\" ]; do sleep 0.02; done; cat >/dev/null; }";
+    recv.args(["-c", script, env!("CARGO_BIN_EXE_wsdirect")])
+        .arg(&go)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let receiver = Receiver::from(recv);
+    let mut send = wsdirect(["send"]);
+    send.arg(&from).arg(&receiver.address);
+    let sender = Running::start(send);
+    let end = Instant::now() + PATIENCE;
+    while position(sender.child.id(), &from) == 0 {
+        assert!(Instant::now() < end, "nothing is read");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    file.set_len(1000).unwrap();
+    fs::write(&go, "").unwrap();
+    let stderr = expect_code(&sender.finish(), 1);
+    let words = "from has become shorter while it was sent";
+    assert!(stderr.contains(words), "{stderr}");
+    let stderr = expect_code(&receiver.process.finish(), 0);
+    assert!(
+        stderr.contains(&format!("the sender gave up: {words}")),
+        "{stderr}"
+    );
+}

@@ -157,6 +157,14 @@ fn without_the_san_the_rest_is_measured_and_the_reason_told() {
 }
 
 #[test]
+fn without_anything_to_measure_the_reason_is_an_error() {
+    let mut perf = wsdirect(["perf", "--mode", "tcp", "--transports", "san"]);
+    perf.args(QUICK);
+    let stderr = expect_code(&Running::start(perf).finish(), 1);
+    assert!(stderr.contains("nothing to measure: san: "), "{stderr}");
+}
+
+#[test]
 fn the_table_for_people_has_every_size_and_says_what_latency_means() {
     let mut perf = wsdirect(["perf", "--wait", "block", "--rounds", "1", "--slice", "1"]);
     perf.args(["--sizes", "8,64,4K,64K,1M"]);

@@ -5,7 +5,7 @@
 //! SAN socket that did not lead to a connection is closed before TCP is used, or the error told.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,9 +105,12 @@ pub(crate) fn open(
     }
 }
 
-/// An IPv4 address in IPv6 clothing is served as what it is; every other stays, scope and all.
+/// An IPv4 address in IPv6 clothing is served as what it is, and no address as this host, which the
+/// kernel takes it for; every other stays, scope and all.
 fn as_it_is(to: SocketAddr) -> SocketAddr {
     match route::canonical(&to.ip()) {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, to.port()).into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, to.port()).into(),
         IpAddr::V4(v4) => SocketAddr::from((v4, to.port())),
         IpAddr::V6(_) => to,
     }

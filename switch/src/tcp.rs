@@ -68,7 +68,9 @@ impl Bound {
             socket.bind(local)?;
             local = socket.local_addr()?;
         }
-        let mut addresses = vec![local];
+        // A SAN knows an IPv4 address as itself only.
+        let own = SocketAddr::new(route::canonical(&local.ip()), local.port());
+        let mut addresses = vec![if own.is_ipv4() { own } else { local }];
         if local.is_ipv6() && local.ip().is_unspecified() && !socket.is_v6_only()? {
             addresses.push(SocketAddr::from(([0, 0, 0, 0], local.port())));
         }
@@ -111,6 +113,19 @@ mod tests {
             listener.accept().unwrap_err().kind(),
             io::ErrorKind::WouldBlock
         );
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_clothing_is_an_ipv4_address_for_the_san() {
+        // A host without IPv6 has nothing to show here.
+        let Ok(bound) = Bound::new("[::ffff:127.0.0.1]:0".parse().unwrap()) else {
+            return;
+        };
+        let [own] = bound.addresses[..] else {
+            panic!("{bound:?}");
+        };
+        assert_eq!(own.ip(), IpAddr::from([127, 0, 0, 1]));
+        assert_ne!(own.port(), 0);
     }
 
     #[test]

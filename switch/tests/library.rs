@@ -109,6 +109,28 @@ fn a_wildcard_listener_of_both_families_is_reached_over_the_san_by_both() {
 }
 
 #[test]
+fn an_ipv4_address_in_ipv6_clothing_and_none_at_all_are_those_of_this_host() {
+    let switch = Switch::with_providers([EntryPoint::linked()]);
+    let clothed = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for (own, asked) in [
+        (Ipv4Addr::LOCALHOST.into(), IpAddr::from(clothed)),
+        (IpAddr::from(clothed), Ipv4Addr::LOCALHOST.into()),
+        (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into()),
+        (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into()),
+    ] {
+        if own_addresses().len() < 2 && (own.is_ipv6() || asked.is_ipv6()) {
+            continue;
+        }
+        let listener = switch.bind((own, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = switch.connect((asked, port)).unwrap();
+        let path = stream.transport();
+        assert!(path.is_san(), "{asked} at {own}: {path}");
+        assert_eq!(listener.accept().unwrap().1, stream.local_addr().unwrap());
+    }
+}
+
+#[test]
 fn a_server_without_a_switch_is_reached_over_tcp() {
     let switch = Switch::with_providers([EntryPoint::linked()]);
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -276,6 +276,14 @@ impl Client {
                 Err(reason) => absent.push(Absent { transport, reason }),
             }
         }
+        if lines.is_empty() {
+            let whys = absent
+                .iter()
+                .map(|one| format!("{}: {}", one.transport.name(), one.reason));
+            let whys = whys.collect::<Vec<_>>().join("; ");
+            return Err(Failure::new(format!("there is nothing to measure: {whys}"))
+                .advise("ask for a transport that is there: --transports"));
+        }
         Ok(Client {
             lines,
             absent,

@@ -102,6 +102,13 @@ impl Source {
         let mut total = 0;
         while let Ok(mut buffer) = empty.recv() {
             let piece = match self.fill_one(&mut buffer) {
+                Ok(0) if self.was_cut(total) => Piece::Failed(
+                    Failure::new(format!(
+                        "{} has become shorter while it was sent",
+                        self.name
+                    ))
+                    .advise("send it again when nobody changes it"),
+                ),
                 Ok(0) => Piece::End(Sum {
                     total,
                     digest: hasher.finish_128(),
@@ -120,6 +127,14 @@ impl Source {
                 return;
             }
         }
+    }
+
+    /// Whether a file that ended after so many bytes had more of them when it was opened.
+    fn was_cut(&self, total: u64) -> bool {
+        // Files that the kernel makes up (/sys) never hold what they say.
+        self.size.is_some_and(|size| {
+            total < size && self.input.metadata().map_or(true, |now| now.len() < size)
+        })
     }
 
     /// 0 at the end. A file fills the buffer; a pipe gives what it has, and what a fast producer
