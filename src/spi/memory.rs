@@ -118,7 +118,8 @@ pub(super) unsafe extern "C" fn register_rdma(
             needed,
             &|endpoint, region, access, descriptor| {
                 // SAFETY: the switch keeps exposed memory mapped until WSPDeregisterRdmaMemory
-                // succeeded or the socket is closed, and the link conceals in both cases.
+                // succeeded or the socket is closed, and the link conceals in both cases (as far as
+                // a fabric can: docs/api-conventions.md, Ownership).
                 unsafe { endpoint.expose(region, access, descriptor) }
             },
         )?;
