@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 use super::Options;
 use super::device::Settings;
 use super::endpoint::VerbsEndpoint;
+use super::leaving::Leaving;
 use super::listener::Listening;
-use super::sys::{Channel, CmEvent, CmKind, DeviceEvent, DeviceId, Devices, Mr};
+use super::sys::{Channel, CmEvent, CmKind, Conn, DeviceEvent, DeviceId, Devices, Mr};
 use crate::fabric::regcache::{self, Cache};
 use crate::fabric::soft::host_addresses;
 use crate::fabric::soft::sys::{self as os, Epoll};
@@ -39,14 +40,22 @@ const FIRST: u64 = 1 << 10;
 
 /// Connection events that one call handles at most.
 const BATCH: usize = 256;
+/// How long the end of the fabric may wait for peers that have been accepted and do not know it.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the answer of the devices about the local addresses counts while those stay the same.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// Who an event may be for.
 #[derive(Clone, Debug)]
 pub(super) enum Object {
-    Endpoint(Weak<VerbsEndpoint>),
+    Endpoint {
+        endpoint: Weak<VerbsEndpoint>,
+        /// It was accepted, and the peer has yet to say that it knows.
+        unconfirmed: bool,
+    },
     Listening(Arc<Listening>),
+    /// The rest of an accepted connection that was closed before its peer knew of it.
+    Leaving(Arc<Leaving>),
 }
 
 #[derive(Debug)]
@@ -192,13 +201,44 @@ impl Core {
         drop(gone);
     }
 
+    /// Nothing more has to be heard of the peer of an accepted endpoint.
+    pub(super) fn confirm(&self, number: u64) {
+        if let Some(Object::Endpoint { unconfirmed, .. }) = self.objects.lock().get_mut(&number) {
+            *unconfirmed = false;
+        }
+    }
+
+    /// An endpoint goes, after it has hung up.
+    pub(super) fn part(&self, number: u64, conn: &Arc<Conn>) {
+        let leaving = {
+            // In one step: what the connection manager says finds the one or the other.
+            let mut objects = self.objects.lock();
+            match objects.get_mut(&number) {
+                Some(
+                    object @ Object::Endpoint {
+                        unconfirmed: true, ..
+                    },
+                ) => {
+                    let leaving = Arc::new(Leaving::new(conn, self.settings.patience));
+                    *object = Object::Leaving(Arc::clone(&leaving));
+                    Some(leaving)
+                }
+                _ => None,
+            }
+        };
+        match leaving {
+            Some(leaving) => self.schedule(number, leaving.until()),
+            None => self.forget(number),
+        }
+    }
+
     fn find(&self, number: u64) -> Option<Object> {
         self.objects.lock().get(&number).cloned()
     }
 
     fn endpoint(&self, number: u64) -> Option<Arc<VerbsEndpoint>> {
         match self.find(number)? {
-            Object::Endpoint(endpoint) => endpoint.upgrade(),
+            Object::Endpoint { endpoint, .. } => endpoint.upgrade(),
             _ => None,
         }
     }
@@ -309,17 +349,24 @@ impl Core {
 
     fn dispatch(&self, event: CmEvent) {
         tracing::trace!(?event.kind, event.context, event.status, "connection event");
+        if event.kind.settles() {
+            self.confirm(event.context);
+        }
         match self.find(event.context) {
             Some(Object::Listening(listening)) if event.kind == CmKind::Request => {
                 listening.requested(self, event);
             }
-            Some(Object::Endpoint(endpoint)) => {
+            Some(Object::Endpoint { endpoint, .. }) => {
                 if let Some(endpoint) = endpoint.upgrade() {
                     endpoint.connection_event(&event);
                 }
             }
+            Some(Object::Leaving(leaving)) if event.kind.settles() => {
+                leaving.hang_up();
+                self.forget(event.context);
+            }
             // A request to a listener that is gone is refused by dropping it.
-            Some(Object::Listening(_)) | None => {}
+            Some(Object::Listening(_) | Object::Leaving(_)) | None => {}
         }
     }
 
@@ -374,7 +421,7 @@ impl Core {
             .lock()
             .values()
             .filter_map(|object| match object {
-                Object::Endpoint(endpoint) => endpoint.upgrade(),
+                Object::Endpoint { endpoint, .. } => endpoint.upgrade(),
                 _ => None,
             })
             .collect();
@@ -408,9 +455,19 @@ impl Core {
             self.set_timer(next);
         }
         for number in due {
-            if let Some(endpoint) = self.endpoint(number)
-                && let Some(again) = endpoint.tick(now)
-            {
+            let again = match self.find(number) {
+                Some(Object::Endpoint { endpoint, .. }) => {
+                    endpoint.upgrade().and_then(|endpoint| endpoint.tick(now))
+                }
+                Some(Object::Leaving(leaving)) if leaving.until() <= now => {
+                    tracing::debug!("a peer never knew that it was accepted");
+                    self.forget(number);
+                    None
+                }
+                Some(Object::Leaving(leaving)) => Some(leaving.until()),
+                Some(Object::Listening(_)) | None => None,
+            };
+            if let Some(again) = again {
                 self.schedule(number, again.max(now + Duration::from_millis(1)));
             }
         }
@@ -426,8 +483,21 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Gives the peers of what is leaving the time to hear that they were accepted.
+    fn see_off(&self) {
+        let begun = Instant::now();
+        let is_leaving = |object: &Object| matches!(object, Object::Leaving(_));
+        while self.objects.lock().values().any(is_leaving) && begun.elapsed() < LAST_PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+            self.drain_connections();
+        }
+    }
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
+        self.see_off();
         let (cache, stats) = (self.cache.describe(), self.cache.stats());
         tracing::debug!(cache, ?stats, "registrations at the end");
     }

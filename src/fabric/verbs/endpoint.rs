@@ -111,6 +111,7 @@ impl VerbsEndpoint {
         attempt: Option<Attempt>,
     ) -> io::Result<Arc<Self>> {
         let settings = &core.settings;
+        let unconfirmed = attempt.is_none();
         let event = os::event()?;
         let readiness = Epoll::new()?;
         readiness.add(event.as_fd(), 0)?;
@@ -139,7 +140,11 @@ impl VerbsEndpoint {
             conn: Arc::new(conn),
         });
         core.attach(number, endpoint.readiness.fd())?;
-        core.keep(number, Object::Endpoint(Arc::downgrade(&endpoint)));
+        let object = Object::Endpoint {
+            endpoint: Arc::downgrade(&endpoint),
+            unconfirmed,
+        };
+        core.keep(number, object);
         Ok(endpoint)
     }
 
@@ -169,13 +174,15 @@ impl VerbsEndpoint {
             Self::new(core, token, number, conn, None).map_err(|_| ConnectError::NoResources)?;
         if let Err(error) = answer(&endpoint) {
             tracing::debug!(%error, "a request could not be accepted");
+            core.confirm(number);
             endpoint.state.store(state::BROKEN, Ordering::SeqCst);
             return Err(match error.raw_os_error() {
                 Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => ConnectError::NoResources,
                 _ => ConnectError::NotServed,
             });
         }
-        // The peer may have gone in between: then it has ended already.
+        // The peer may have come and gone in between. It was connected, so this end is, too; what it
+        // has said is there, and its end.
         let opened = endpoint.state.compare_exchange(
             state::CONNECTING,
             state::OPEN,
@@ -187,6 +194,7 @@ impl VerbsEndpoint {
                 core.schedule(number, Instant::now() + SILENCE);
                 Ok(endpoint)
             }
+            Err(_) if endpoint.cause() == Some(Ending::Peer) => Ok(endpoint),
             Err(_) => Err(ConnectError::TimedOut),
         }
     }
@@ -311,10 +319,8 @@ impl VerbsEndpoint {
                 self.die(Ending::Peer);
             }
             CmKind::Removed => self.die(Ending::Broken),
-            // An attempt that was given up meanwhile.
-            CmKind::Established if self.ending() == Some(Ending::Local) => {
-                self.hang_up();
-            }
+            // It has ended meanwhile, and only now the peer can be told.
+            CmKind::Established if self.cause().is_some() => self.hang_up(),
             _ => {}
         }
     }
@@ -600,6 +606,6 @@ impl Drop for VerbsEndpoint {
     fn drop(&mut self) {
         self.disconnect();
         self.core.detach(self.readiness.fd());
-        self.core.forget(self.number);
+        self.core.part(self.number, &self.conn);
     }
 }

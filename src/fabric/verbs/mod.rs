@@ -9,6 +9,7 @@
 //! | `connect`, `hello` | the steps of a connect, and the private data of both ends |
 //! | `listener` | listening, requests and their answers |
 //! | `endpoint` | one connection: state, arming, the end |
+//! | `leaving` | an accepted connection that is closed before its peer knows of it |
 //! | `early` | the first message, for which no receive may be posted yet |
 //! | `moving` | what an endpoint does with operations |
 //! | `parts` | cutting a transfer into work requests |
@@ -42,6 +43,8 @@ mod endpoint;
 mod errors;
 #[cfg(feature = "verbs")]
 mod hello;
+#[cfg(feature = "verbs")]
+mod leaving;
 #[cfg(feature = "verbs")]
 #[cfg(test)]
 mod links;

@@ -226,6 +226,21 @@ pub(super) enum CmKind {
     Changed,
 }
 
+impl CmKind {
+    /// Whether an accepted connection has come about with this, or will not any more.
+    pub(super) fn settles(self) -> bool {
+        matches!(
+            self,
+            Self::Established
+                | Self::Disconnected
+                | Self::Rejected
+                | Self::Unreachable
+                | Self::ConnectError
+                | Self::Removed
+        )
+    }
+}
+
 /// One event of the connection manager, already acknowledged.
 #[derive(Debug)]
 pub(super) struct CmEvent {

@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::posted::known_pair;
-use super::{address, ending, expose, fabric, read, rig, rig_with_cache, write};
-use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, number, until};
+use super::{address, ending, event, expose, fabric, read, rig, rig_with_cache, write};
+use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, free_address, number, until};
+use crate::fabric::verbs::connect;
 use crate::fabric::verbs::endpoint::UNFLUSHED;
-use crate::fabric::verbs::sys::{DeviceEvent, How, LEFT, Work};
+use crate::fabric::verbs::endpoint::VerbsEndpoint;
+use crate::fabric::verbs::sys::{Channel, CmKind, Conn, DeviceEvent, How, LEFT, Work};
 use crate::fabric::verbs::{Options, open};
 use crate::fabric::{
-    Access, ConnectError, Ending, Event, Outcome, PostError, RegisterError, Token,
+    Access, ConnectError, Ending, Endpoint, Event, Fabric, Outcome, PostError, RegisterError, Token,
 };
 
 fn from(rig: &Rig) -> SocketAddr {
@@ -331,12 +334,126 @@ fn a_request_is_gone_when_its_peer_has_given_up() {
     drop(rig.pair());
 }
 
+/// Has `client` ask, and `rig` accept. The client has not heard of it when this returns.
+fn accepted_unheard(
+    client: &dyn Fabric,
+    rig: &mut Rig,
+) -> (Token, Arc<dyn Endpoint>, Arc<dyn Endpoint>) {
+    let here = Token(number());
+    let connecting = client.connect(here, from(rig), rig.at).unwrap();
+    let mut events = Vec::new();
+    until("the request", || {
+        client.poll(&mut events);
+        rig.host
+            .has(|e| matches!(e, Event::Request { .. }))
+            .then_some(())
+    });
+    let request = rig.host.request(rig.listening);
+    let accepted = request.accept(Token(number())).unwrap();
+    (here, connecting, accepted)
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn whoever_was_accepted_connects_also_if_that_end_and_its_fabric_go_at_once() {
+    // req: WSD-08
+    for round in 0..5 {
+        let mut rig = rig();
+        let mut client = Host::over(fabric());
+        let (here, connecting, accepted) = accepted_unheard(&*client.fabric, &mut rig);
+        drop(accepted);
+        // The last of it waits for the peer.
+        let last = std::thread::spawn(move || drop(rig));
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(client.connected(here), Ok(()), "{round}");
+        until("the end", || {
+            client.poll();
+            connecting.poll(&mut Vec::new());
+            (connecting.ending() == Some(Ending::Peer)).then_some(())
+        });
+        last.join().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_peer_that_has_gone_while_it_was_accepted_was_there_and_what_it_said_is() {
+    // req: WSD-09
+    let (mut rig, core) = rig_with_cache();
+    // A listener whose events come by hand.
+    let channel = Channel::open().unwrap();
+    let listener = Conn::new(&channel, 1).unwrap();
+    let at = free_address(&address());
+    listener.listen(at, 8).unwrap();
+    let here = Token(number());
+    let connecting = rig.host.fabric.connect(here, from(&rig), at).unwrap();
+    let request = event(&mut rig, &channel);
+    assert_eq!(request.kind, CmKind::Request);
+    let (reads_in, reads_out) = (request.reads_in, request.reads_out);
+    let (there, name) = (Token(number()), core.number());
+    let conn = request.conn.unwrap();
+    conn.set_context(name);
+    let accepted = VerbsEndpoint::accepted(&core, there, name, conn, |endpoint| {
+        connect::answer(endpoint, reads_in, reads_out)?;
+        rig.host.connected(here).unwrap();
+        let mut client = End::small(here, connecting);
+        let sent = client.send(b"hello").unwrap();
+        assert_eq!(client.end(sent), Outcome::Done(5));
+        drop(client);
+        for kind in [CmKind::Established, CmKind::Disconnected] {
+            let event = event(&mut rig, &channel);
+            assert_eq!(event.kind, kind);
+            endpoint.connection_event(&event);
+        }
+        Ok(())
+    });
+    let mut end = End::small(there, accepted.unwrap());
+    assert_eq!(end.take_small(), b"hello");
+    assert_eq!(ending(&mut rig, &mut end), Ending::Peer);
+    drop(end);
+    core.forget(name);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn an_accepted_end_that_goes_is_not_kept_for_a_peer_that_never_confirms() {
+    let options = Options {
+        patience: Some(Duration::from_millis(1500)),
+        ..Options::new(true)
+    };
+    let mut rig = Rig::over(Host::over(open(options).unwrap()), &address());
+    let before = resources();
+    // Its fabric stands still: nobody takes the answer.
+    let silent = fabric();
+    let (_, connecting, accepted) = accepted_unheard(&*silent, &mut rig);
+    let with_it = resources()["qp"];
+    drop(accepted);
+    assert_eq!(resources()["qp"], with_it, "it is kept");
+    until("it to go", || {
+        rig.host.poll();
+        (resources()["qp"] < with_it).then_some(())
+    });
+    // Nor for a peer that is gone.
+    let (_, again, accepted) = accepted_unheard(&*silent, &mut rig);
+    drop((again, accepted, connecting));
+    until("everything to be given back", || {
+        rig.host.poll();
+        (resources() == before).then_some(())
+    });
+    let begun = Instant::now();
+    let (_, _again, accepted) = accepted_unheard(&*silent, &mut rig);
+    drop((accepted, rig));
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "it waits no longer"
+    );
+}
+
 #[test]
 #[ignore = "needs an RDMA device"]
 fn an_accepted_end_that_goes_at_any_step_leaves_nothing_on_either_side() {
     // req: WSD-08
     let mut rig = Rig::over(Host::over(fabric()), &address());
-    drop(rig.pair());
     let before = resources();
     // How often the connecting end was not connected yet, and how often it was.
     let mut steps = [0, 0];
@@ -352,12 +469,10 @@ fn an_accepted_end_that_goes_at_any_step_leaves_nothing_on_either_side() {
         let connected = |e: &Event| matches!(e, Event::Connected { endpoint } if *endpoint == here);
         steps[usize::from(rig.host.has(connected) && polls > 0)] += 1;
         drop(accepted);
-        if rig.host.connected(here).is_ok() {
-            let mut end = End::new(here, connecting);
-            assert_eq!(ending(&mut rig, &mut end), Ending::Peer);
-        } else {
-            assert_eq!(connecting.ending(), Some(Ending::Broken));
-        }
+        // It was accepted, so it connects, and the end comes afterwards.
+        assert_eq!(rig.host.connected(here), Ok(()));
+        let mut end = End::new(here, connecting);
+        assert_eq!(ending(&mut rig, &mut end), Ending::Peer);
     }
     assert!(steps.iter().all(|&count| count > 0), "{steps:?}");
     until("everything to be given back", || {
