@@ -411,7 +411,12 @@ impl Companion {
             }
             core.tcp = None;
             core.parting = None;
+            // Calls that have met by chance may not meet the next time.
+            let again = self.reason() == Reason::Concurrent && self.is_untriggered();
             drop(core);
+            if again {
+                self.retrigger();
+            }
             connection.suspend();
             connection.close_in_background();
             return;
@@ -753,8 +758,8 @@ impl Companion {
         self.learn_cut(&mut core);
         let own = match self.left(&core) {
             Some(left) => count.min(usize::try_from(left).unwrap_or(usize::MAX)),
-            // The kernel's path may have overtaken the SAN's.
-            None if self.rx.phase() == GUARDED => {
+            // The kernel's path may have overtaken the SAN's, or the SAN was lost before it told.
+            None if matches!(self.rx.phase(), GUARDED | BROKEN) => {
                 find_marker(&tail(0), &marker(core.session)).unwrap_or(count)
             }
             None => count,
@@ -763,7 +768,7 @@ impl Companion {
             return own;
         }
         self.rx.count(own);
-        if own < count {
+        if own < count && self.rx.phase() != BROKEN {
             for byte in tail(own) {
                 let (bytes, have) = &mut core.marker_in;
                 match bytes.get_mut(*have) {
@@ -1094,6 +1099,55 @@ mod tests {
         assert_eq!(phases, (BROKEN, BROKEN));
         assert!(!companion.reset_told.load(Ordering::SeqCst));
         assert_eq!(companion.reason(), Reason::SanError);
+    }
+
+    #[test]
+    fn calls_that_met_by_chance_do_not_end_all_upgrades() {
+        let (tcp, _peer) = kernel_pair();
+        let companion = Companion::new(std::os::fd::AsFd::as_fd(&tcp), Role::Accepted).unwrap();
+        companion.core.lock().stage = Stage::Joining;
+        // As when an upgrade is sought.
+        companion.trigger.store(u64::MAX, Ordering::Relaxed);
+        let calls = [(); 2].map(|()| companion.begin_receive(tcp.as_raw_fd()).unwrap());
+        companion.joined(Ok(crate::conn::tests::pair().0));
+        drop(calls);
+        assert_eq!(companion.reason(), Reason::Concurrent);
+        assert!(companion.on_kernel() && !companion.is_untriggered());
+    }
+
+    #[test]
+    fn a_marker_is_nobodys_though_the_san_is_lost_before_it_has_told_of_it() {
+        for own in [0, 7] {
+            for peeks in [false, true] {
+                let (tcp, _peer) = kernel_pair();
+                let companion =
+                    Companion::new(std::os::fd::AsFd::as_fd(&tcp), Role::Connected).unwrap();
+                let (ours, theirs) = crate::conn::tests::pair();
+                {
+                    let mut core = companion.core.lock();
+                    core.stage = Stage::Seeking;
+                    core.tcp = Some(kernel::duplicate(tcp.as_raw_fd()).unwrap());
+                }
+                // A call of the application is in the kernel all the time.
+                let call = companion.begin_receive(tcp.as_raw_fd()).unwrap();
+                let session = ours.session_id();
+                assert!(companion.admit(session));
+                companion.joined(Ok(Arc::clone(&ours)));
+                theirs.abort();
+                let end = Instant::now() + Duration::from_secs(30);
+                while ours.failed().is_none() && companion.rx.phase() == GUARDED {
+                    assert!(Instant::now() < end);
+                    ours.look();
+                }
+                let mut bytes = vec![1; own];
+                bytes.extend(marker(session));
+                let mut tail = |from: usize| bytes[from..].to_vec();
+                let count = own + MARKER;
+                assert_eq!(companion.finish_guarded(count, peeks, &mut tail), own);
+                assert_eq!(companion.rx.phase(), BROKEN);
+                drop(call);
+            }
+        }
     }
 
     #[test]
