@@ -90,6 +90,10 @@ pub(super) struct VerbsEndpoint {
     attempt: parking_lot::Mutex<Option<Attempt>>,
     pub(super) made: OnceLock<Made>,
     died: parking_lot::Mutex<Option<Instant>>,
+    since: Instant,
+    /// It was accepted, and the peer is not known to be ready; then sends wait. Changed under the
+    /// lock of `sending`.
+    pub(super) unheard: AtomicBool,
     /// Grows with every batch of completions, of which each one is a sign of life.
     pub(super) moved: AtomicU32,
     moved_before: AtomicU32,
@@ -127,6 +131,8 @@ impl VerbsEndpoint {
             attempt: parking_lot::Mutex::new(attempt),
             made: OnceLock::new(),
             died: parking_lot::Mutex::new(None),
+            since: Instant::now(),
+            unheard: AtomicBool::new(unconfirmed),
             moved: AtomicU32::new(0),
             moved_before: AtomicU32::new(0),
             collector: QuickMutex::default(),
@@ -140,6 +146,9 @@ impl VerbsEndpoint {
             conn: Arc::new(conn),
         });
         core.attach(number, endpoint.readiness.fd())?;
+        if unconfirmed {
+            endpoint.sending.lock().waiting = Some(Vec::new());
+        }
         let object = Object::Endpoint {
             endpoint: Arc::downgrade(&endpoint),
             unconfirmed,
@@ -321,6 +330,7 @@ impl VerbsEndpoint {
             CmKind::Removed => self.die(Ending::Broken),
             // It has ended meanwhile, and only now the peer can be told.
             CmKind::Established if self.cause().is_some() => self.hang_up(),
+            CmKind::Established => self.peer_is_ready(),
             _ => {}
         }
     }
@@ -370,6 +380,11 @@ impl VerbsEndpoint {
             return None;
         }
         drop(self.spent());
+        if self.unheard.load(Ordering::Relaxed) && self.since.elapsed() > self.settings().patience {
+            tracing::debug!("a peer that was accepted never came");
+            self.die(Ending::Peer);
+            return None;
+        }
         // Who posts and then does not ask has no other way to learn that it failed.
         self.collect_only();
         let moved = self.moved.load(Ordering::Relaxed);
@@ -431,6 +446,7 @@ impl VerbsEndpoint {
         *self.died.lock() = Some(Instant::now());
         // req: WSD-11, flushes everything, and tells the peer.
         self.hang_up();
+        self.flush_waiting();
         self.collect_only();
         if !self.is_flushed() {
             self.core.schedule(self.number, Instant::now() + FLUSH_STEP);
@@ -599,6 +615,11 @@ impl Endpoint for VerbsEndpoint {
 
     fn rdma_path(&self) -> &'static str {
         "verbs"
+    }
+
+    #[cfg(test)]
+    fn has_heard_of_peer(&self) -> bool {
+        !self.unheard.load(Ordering::SeqCst)
     }
 }
 

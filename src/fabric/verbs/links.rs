@@ -59,6 +59,7 @@ fn pair(rig: &mut Rig) -> (End, End) {
     let request = rig.host.request(rig.listening);
     let accepted = request.accept(there).unwrap();
     rig.host.connected(here).unwrap();
+    rig.host.settled(&*accepted);
     (End::new(there, accepted), End::new(here, connecting))
 }
 

@@ -15,7 +15,7 @@ use super::endpoint::{Receives, VerbsEndpoint};
 use super::errors;
 use super::memory::{Descriptor, Held, Sges};
 use super::parts::{self, Most};
-use super::queue::{Entry, Kind, Queue};
+use super::queue::{Entry, Kind, Queue, Waiting};
 use super::sys::{Aim, BATCH, Finished, How, Refused, Status, Work};
 use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, Post, PostError, Posted};
 
@@ -93,6 +93,15 @@ impl VerbsEndpoint {
         }
         let number = queue.next();
         queue.push(Some(op), Kind::Send, total, held);
+        if let Some(waiting) = &mut queue.waiting {
+            waiting.push(Waiting {
+                number,
+                how,
+                pieces: sges,
+            });
+            queue.posted(Kind::Send);
+            return Ok(Posted::Pending);
+        }
         match self.conn().post(number, Work::Send, how, &sges) {
             Ok(()) => {
                 queue.posted(Kind::Send);
@@ -159,6 +168,8 @@ impl VerbsEndpoint {
         } else {
             (Kind::Write, Access::READ)
         };
+        // Who has the peer's descriptor has it from the peer.
+        self.peer_is_ready();
         let mut sges = Sges::new();
         let mut queue = self.sending.lock();
         if queue.closed || !queue.has_room(kind, 1) {
@@ -227,7 +238,7 @@ impl VerbsEndpoint {
     /// already under way asks as well.
     pub(super) fn probe(&self) {
         let mut queue = self.sending.lock();
-        if queue.closed || !queue.is_empty() {
+        if queue.closed || queue.waiting.is_some() || !queue.is_empty() {
             return;
         }
         let work = Work::Write { remote: 0, key: 0 };
@@ -235,6 +246,63 @@ impl VerbsEndpoint {
         queue.push(None, Kind::Write, 0, Held::new());
         if let Err(error) = self.conn().post(number, work, How::SIGNALED, &[]) {
             let _refused = self.take_back(queue.take_back(), &error);
+        }
+    }
+
+    /// The peer of an accepted connection has its queue pair ready: what has waited for that goes to
+    /// the device. Sent before, it would be lost, and repeated only when the device has waited for an
+    /// acknowledgement; and a peer that is slow to take its answer would be given up.
+    // req: WSD-09
+    #[inline]
+    pub(super) fn peer_is_ready(&self) {
+        if self.unheard.load(Ordering::Relaxed) {
+            self.post_waiting();
+        }
+    }
+
+    #[cold]
+    fn post_waiting(&self) {
+        let mut queue = self.sending.lock();
+        let waiting = queue.waiting.take().unwrap_or_default();
+        // Under the lock: who sees this does not overtake.
+        self.unheard.store(false, Ordering::Relaxed);
+        for send in waiting {
+            let posted = self
+                .conn()
+                .post(send.number, Work::Send, send.how, &send.pieces);
+            if let Err(error) = posted {
+                tracing::warn!(%error, "a send that has waited was not taken");
+                drop(queue);
+                // It is in the book and will not come back from the device.
+                self.die(Ending::Broken);
+                self.abandon();
+                return;
+            }
+        }
+    }
+
+    /// The end has come before the peer was ready.
+    pub(super) fn flush_waiting(&self) {
+        if !self.unheard.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut collector = self.collector.lock();
+        let mut queue = self.sending.lock();
+        self.unheard.store(false, Ordering::Relaxed);
+        if queue.waiting.take().is_some() {
+            self.flush(&mut queue, &mut collector);
+        }
+    }
+
+    /// Ends everything that stands in a queue and not at the device.
+    fn flush(&self, queue: &mut Queue, collector: &mut Collector) {
+        let ending = self.cause().unwrap_or(Ending::Broken);
+        while let Some(entry) = queue.pop() {
+            self.let_go(&entry.held);
+            let outcome = queue.outcome(entry.more, Outcome::Flushed(ending));
+            if let Some(op) = entry.op {
+                collector.done.push(Completion { op, outcome });
+            }
         }
     }
 
@@ -302,6 +370,10 @@ impl VerbsEndpoint {
     }
 
     fn collected(&self, cause: Option<Ending>) {
+        // As long as nothing is sent, only what the peer has sent comes out.
+        if cause.is_none() && self.moved.load(Ordering::Relaxed) != 0 {
+            self.peer_is_ready();
+        }
         if let Some(ending) = cause {
             self.die(ending);
         }
@@ -395,16 +467,10 @@ impl VerbsEndpoint {
         sending.closed = true;
         receiving.queue.closed = true;
         receiving.early.end();
+        sending.waiting = None;
         self.conn().kill();
-        let ending = self.cause().unwrap_or(Ending::Broken);
         for queue in [&mut *sending, &mut receiving.queue] {
-            while let Some(entry) = queue.pop() {
-                self.let_go(&entry.held);
-                let outcome = queue.outcome(entry.more, Outcome::Flushed(ending));
-                if let Some(op) = entry.op {
-                    collector.done.push(Completion { op, outcome });
-                }
-            }
+            self.flush(queue, &mut collector);
         }
         drop((receiving, sending, collector));
         self.finish_if_flushed();

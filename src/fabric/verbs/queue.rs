@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::memory::Held;
+use super::memory::{Held, Sges};
+use super::sys::How;
 use crate::fabric::{OpId, Outcome};
 
 /// What an entry of the send queue does.
@@ -33,6 +34,14 @@ pub(super) struct Entry {
     pub(super) held: Held,
 }
 
+/// A send that has been entered and not posted.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) number: u64,
+    pub(super) how: How,
+    pub(super) pieces: Sges,
+}
+
 /// For the counter-proof: what happens when nothing is fenced.
 #[cfg(test)]
 pub(super) static WITHOUT_FENCE: std::sync::atomic::AtomicBool =
@@ -52,6 +61,9 @@ pub(super) struct Queue {
     fence: bool,
     /// How a part of the operation failed whose further parts come next.
     failed: Option<Outcome>,
+    /// While the peer is not known to be ready: what is to be posted when it is. All other entries
+    /// come later.
+    pub(super) waiting: Option<Vec<Waiting>>,
     /// The queue pair is gone; nothing may be posted.
     pub(super) closed: bool,
 }
@@ -65,6 +77,7 @@ impl Queue {
             reserved: reserved.min(depth / 2),
             fence: false,
             failed: None,
+            waiting: None,
             closed: false,
         }
     }

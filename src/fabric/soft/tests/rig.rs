@@ -143,6 +143,14 @@ impl Host {
         }
     }
 
+    /// Waits until an accepted end has heard of its peer.
+    pub(in crate::fabric) fn settled(&mut self, accepted: &dyn Endpoint) {
+        until("word from the peer", || {
+            self.poll();
+            accepted.has_heard_of_peer().then_some(())
+        });
+    }
+
     pub(in crate::fabric) fn has(&mut self, mut which: impl FnMut(&Event) -> bool) -> bool {
         self.poll();
         self.events.iter().any(&mut which)
@@ -333,6 +341,7 @@ impl Rig {
         assert!(!request.is_gone());
         let accepted = request.accept(there).unwrap();
         self.host.connected(here).unwrap();
+        self.host.settled(&*accepted);
         (End::new(there, accepted), End::new(here, connecting))
     }
 }

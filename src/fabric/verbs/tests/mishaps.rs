@@ -17,7 +17,8 @@ use crate::fabric::verbs::endpoint::VerbsEndpoint;
 use crate::fabric::verbs::sys::{Channel, CmKind, Conn, DeviceEvent, How, LEFT, Work};
 use crate::fabric::verbs::{Options, open};
 use crate::fabric::{
-    Access, ConnectError, Ending, Endpoint, Event, Fabric, Outcome, PostError, RegisterError, Token,
+    Access, ConnectError, Ending, Endpoint, Event, Fabric, Outcome, PostError, Posted,
+    RegisterError, Token,
 };
 
 fn from(rig: &Rig) -> SocketAddr {
@@ -37,6 +38,7 @@ fn an_exposure_finds_the_room_of_registrations_that_nobody_uses() {
     let connecting = rig.host.fabric.connect(here, from(&rig), rig.at).unwrap();
     let accepted = rig.host.request(rig.listening).accept(there).unwrap();
     rig.host.connected(here).unwrap();
+    rig.host.settled(&*accepted);
     let mut b = End::small(there, accepted);
     let mut a = End::small(here, connecting);
     let mut idle = Vec::new();
@@ -373,6 +375,96 @@ fn whoever_was_accepted_connects_also_if_that_end_and_its_fabric_go_at_once() {
         });
         last.join().unwrap();
     }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn what_an_acceptor_says_waits_for_a_peer_that_is_slow_to_take_its_answer() {
+    // req: WSD-09
+    let mut rig = rig();
+    let mut client = Host::over(fabric());
+    let (here, connecting, accepted) = accepted_unheard(&*client.fabric, &mut rig);
+    let mut near = End::new(Token(number()), accepted);
+    let sent: Vec<_> = (0..20_u8)
+        .map(|byte| {
+            let at = usize::from(byte) * 300;
+            (byte, near.send_at(at, &vec![byte; 1 + at / 20]).unwrap())
+        })
+        .collect();
+    // Longer than a device asks for an acknowledgement.
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        rig.host.poll();
+        near.poll();
+        assert_eq!(near.endpoint.ending(), None);
+        assert!(near.completions.is_empty());
+    }
+    assert_eq!(client.connected(here), Ok(()));
+    let mut far = End::new(here, connecting);
+    for (byte, _) in &sent {
+        // Until it has heard of its peer, the acceptor needs somebody who polls the fabric.
+        let (op, posted) = far.receive(0, 1000);
+        let end = match posted {
+            Posted::Done(len) => Outcome::Done(len),
+            Posted::Pending => until("a message", || {
+                rig.host.poll();
+                far.outcome(op)
+            }),
+        };
+        let len = 1 + usize::from(*byte) * 300 / 20;
+        assert_eq!(end, Outcome::Done(len));
+        assert_eq!(far.inward.bytes[..len], vec![*byte; len]);
+    }
+    for (byte, sent) in sent {
+        let len = 1 + usize::from(byte) * 300 / 20;
+        assert_eq!(near.end(sent), Outcome::Done(len));
+    }
+    assert_eq!(near.endpoint.ending(), None);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn what_waits_for_a_peer_ends_once_with_the_end() {
+    // req: WSD-11
+    let silent = fabric();
+    for by_peer in [false, true] {
+        let mut rig = rig();
+        let (_, connecting, accepted) = accepted_unheard(&*silent, &mut rig);
+        let mut near = End::small(Token(number()), accepted);
+        let receive = near.receive(0, 10);
+        let sent: Vec<_> = (0..5).map(|_| near.send(b"x").unwrap()).collect();
+        let reason = if by_peer {
+            drop(connecting);
+            assert_eq!(ending(&mut rig, &mut near), Ending::Peer);
+            Ending::Peer
+        } else {
+            near.endpoint.disconnect();
+            Ending::Local
+        };
+        for sent in sent {
+            assert_eq!(near.end(sent), Outcome::Flushed(reason));
+        }
+        assert_eq!(near.end(receive), Outcome::Flushed(reason));
+        assert_eq!(near.send(b"x"), Err(PostError::Ended(reason)));
+        near.poll();
+        assert!(near.completions.is_empty(), "told once");
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_peer_that_never_takes_its_answer_is_given_up() {
+    let options = Options {
+        patience: Some(Duration::from_millis(1500)),
+        ..Options::new(true)
+    };
+    let mut rig = Rig::over(Host::over(open(options).unwrap()), &address());
+    let silent = fabric();
+    let (_, _connecting, accepted) = accepted_unheard(&*silent, &mut rig);
+    let mut near = End::small(Token(number()), accepted);
+    let sent = near.send(b"x").unwrap();
+    assert_eq!(ending(&mut rig, &mut near), Ending::Peer);
+    assert_eq!(near.end(sent), Outcome::Flushed(Ending::Peer));
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(super) fn known_pair(rig: &mut Rig, core: &Arc<Core>) -> (End, End, Arc<Verb
     let request = rig.host.request(rig.listening);
     let accepted = End::new(there, request.accept(there).unwrap());
     rig.host.connected(here).unwrap();
+    rig.host.settled(&*accepted.endpoint);
     let end = End::new(here, Arc::clone(&connecting) as Arc<dyn Endpoint>);
     (accepted, end, connecting)
 }
