@@ -244,6 +244,10 @@ pub(super) fn small_send_buffer(fd: RawFd) {
 /// Ends the connection with a reset, whoever else has it open. With SHUT_RDWR the peer would take it
 /// for an end in peace.
 pub(super) fn reset(fd: RawFd) {
+    if poll_now(fd, 0) & libc::POLLHUP != 0 {
+        // It has ended already, and goes on saying how.
+        return;
+    }
     let nobody = sockaddr {
         sa_family: libc::sa_family_t::try_from(libc::AF_UNSPEC).unwrap_or(0),
         sa_data: [0; 14],
@@ -254,8 +258,10 @@ pub(super) fn reset(fd: RawFd) {
     if let Err(error) = done {
         tracing::debug!(%error, "no reset");
         linger_zero(fd);
-        drop(shutdown(fd, libc::SHUT_RDWR));
     }
+    // Calls that have begun before find what they find after a reset of the peer's: the error once,
+    // then an end; not a socket that was never connected.
+    drop(shutdown(fd, libc::SHUT_RDWR));
 }
 
 pub(super) fn shutdown(fd: RawFd, how: c_int) -> io::Result<()> {

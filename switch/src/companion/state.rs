@@ -1157,6 +1157,33 @@ mod tests {
         companion.break_off(&mut companion.core.lock());
         let error = io::Read::read(&mut peer, &mut [0]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+        after_a_reset(&tcp, Some(libc::ECONNRESET));
+    }
+
+    /// What calls that had begun before get from the kernel.
+    fn after_a_reset(mut tcp: &std::net::TcpStream, first: Option<c_int>) {
+        if first.is_some() {
+            let error = io::Read::read(&mut tcp, &mut [0]).unwrap_err();
+            assert_eq!(error.raw_os_error(), first);
+        }
+        assert_eq!(io::Read::read(&mut tcp, &mut [0]).unwrap(), 0);
+        let error = io::Write::write(&mut tcp, &[0]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+    }
+
+    #[test]
+    fn breaking_off_after_the_peers_reset_leaves_what_the_kernel_says_of_that() {
+        for told in [false, true] {
+            let (tcp, peer) = kernel_pair();
+            let companion = up(&tcp);
+            kernel::linger_zero(peer.as_raw_fd());
+            drop(peer);
+            if told {
+                assert!(io::Read::read(&mut &tcp, &mut [0]).is_err());
+            }
+            companion.break_off(&mut companion.core.lock());
+            after_a_reset(&tcp, (!told).then_some(libc::ECONNRESET));
+        }
     }
 
     #[test]
