@@ -716,9 +716,10 @@ fn a_host_that_is_not_there_is_not_served_and_tcp_may_be_tried() {
     let here = Token(number());
     let begun = std::time::Instant::now();
     let _endpoint = rig.host.fabric.connect(here, from, nobody).unwrap();
-    // Looking for the host takes three seconds, and nobody waits for that here.
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    let asked = begun.elapsed();
     let outcome = rig.host.connected(here);
+    // Looking for the host takes three seconds, and the call did not wait for that.
+    assert!(asked < begun.elapsed() / 2, "{asked:?}");
     assert!(
         matches!(
             outcome,

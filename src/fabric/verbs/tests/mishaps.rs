@@ -176,8 +176,8 @@ fn a_message_without_a_receive_comes_soon_after_there_is_one() {
         } else {
             (&mut a, &mut b)
         };
-        // The time that devices take by themselves is 655 ms.
-        let fastest = (0..3).map(|_| {
+        // The time that devices take by themselves is 655 ms, so that none of the attempts would do.
+        let mut attempts = (0..20).map(|_| {
             let sent = from.send(b"late").unwrap();
             std::thread::sleep(Duration::from_millis(20));
             let begun = Instant::now();
@@ -186,8 +186,7 @@ fn a_message_without_a_receive_comes_soon_after_there_is_one() {
             assert_eq!(from.end(sent), Outcome::Done(4));
             took
         });
-        let fastest = fastest.min().unwrap();
-        assert!(fastest < Duration::from_millis(300), "{fastest:?}");
+        assert!(attempts.any(|took| took < Duration::from_millis(300)));
     }
 }
 
