@@ -124,7 +124,8 @@ impl Drop for Sending<'_> {
     }
 }
 
-/// One of the calls that are with the SAN.
+/// One of the calls that are with the SAN. While there is one, no other session carries its direction
+/// than the one that it has found.
 struct Busy<'a>(&'a super::state::Direction);
 
 impl<'a> Busy<'a> {
@@ -402,14 +403,10 @@ impl Companion {
                     }
                 }
                 SAN => {
-                    let Some(connection) = self.connection() else {
+                    let busy = Busy::new(&self.rx);
+                    let Some(connection) = self.carrier(&self.rx) else {
                         continue;
                     };
-                    let busy = Busy::new(&self.rx);
-                    // Who takes the stream away looks whether somebody is busy with it.
-                    if self.rx.phase() != SAN {
-                        continue;
-                    }
                     // SAFETY: the caller vouches for the buffers.
                     let got = unsafe { self.receive_san(&connection, patience, buffers) };
                     match got {
@@ -618,10 +615,7 @@ impl Companion {
             }
             SAN => {
                 let busy = Busy::new(&self.tx);
-                if self.tx.phase() != SAN {
-                    return Ok(None);
-                }
-                let Some(connection) = self.connection() else {
+                let Some(connection) = self.carrier(&self.tx) else {
                     return Ok(None);
                 };
                 // SAFETY: the caller vouches for the buffers.

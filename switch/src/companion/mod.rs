@@ -309,6 +309,16 @@ impl Companion {
         self.core.lock().connection.clone()
     }
 
+    /// What carries this direction if the SAN does. One without the other could be of different
+    /// sessions: a thread may stand still in between for as long as a way back and an upgrade take.
+    fn carrier(&self, direction: &Direction) -> Option<Arc<Connection>> {
+        let core = self.core.lock();
+        let connection = core.connection.as_ref();
+        connection
+            .filter(|_| direction.phase() == SAN)
+            .map(Arc::clone)
+    }
+
     /// Urgent data goes over the kernel.
     fn poison(&self) {
         self.poisoned.store(true, Ordering::SeqCst);
@@ -555,7 +565,7 @@ impl Companion {
             } else {
                 // The caller tells others of its kind.
                 let connection = self.connection();
-                connection.and_then(|connection| self.heed(connection.look_from_outside()))
+                connection.map(|connection| self.heed(&connection, connection.look_from_outside()))
             };
             let answer = self.show(news.as_ref(), false, shows);
             // The news are of another path otherwise: what was to be read on the SAN may have been
@@ -569,15 +579,16 @@ impl Companion {
     /// Looks for news and follows what the peer has said about the path.
     fn look(&self) -> Option<News> {
         let connection = self.connection()?;
-        let news = connection.look();
-        self.heed(news)
+        Some(self.heed(&connection, connection.look()))
     }
 
     /// Follows what the peer has said about the path.
-    fn heed(&self, news: News) -> Option<News> {
+    fn heed(&self, connection: &Arc<Connection>, news: News) -> News {
         if news.suspending || news.leaving {
             let mut core = self.core.lock();
-            if news.suspended && self.rx.phase() == SAN {
+            if !core.is_carried_by(connection) {
+                // It has been followed already.
+            } else if news.suspended && self.rx.phase() == SAN {
                 self.come_back(&mut core);
             } else {
                 self.follow(&mut core);
@@ -585,7 +596,7 @@ impl Companion {
             drop(core);
             self.moved();
         }
-        Some(news)
+        news
     }
 
     /// What poll(2) would return now, and the edges; shows it if wanted, but for what another thread

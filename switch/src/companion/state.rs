@@ -206,6 +206,12 @@ pub(super) fn find_marker(bytes: &[u8], marker: &[u8; MARKER]) -> Option<usize> 
 }
 
 impl Core {
+    /// Whether this is the session's connection now.
+    pub(super) fn is_carried_by(&self, connection: &Arc<Connection>) -> bool {
+        let own = self.connection.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(own, connection))
+    }
+
     /// Whether the rest of the marker waits for room in the kernel.
     pub(super) fn owes(&self) -> bool {
         !self.marker_out.is_empty()
@@ -1029,7 +1035,9 @@ impl Observer for Companion {
         let news = connection.look();
         if news.suspending || news.leaving {
             let mut core = self.core.lock();
-            self.follow(&mut core);
+            if core.is_carried_by(&connection) {
+                self.follow(&mut core);
+            }
             drop(core);
         }
         self.tend();
