@@ -52,10 +52,14 @@ impl<'a> Receiving<'a> {
         let Ok(count) = usize::try_from(n) else {
             return Some(n);
         };
+        let companion = self.companion;
+        if count == 0 && companion.rx.phase() == BROKEN {
+            // The kernel has told of the reset once, and not this call.
+            return None;
+        }
         if flags & libc::MSG_OOB != 0 || count == 0 {
             return Some(n);
         }
-        let companion = self.companion;
         let peeks = flags & libc::MSG_PEEK != 0;
         if companion.rx.phase() == KERNEL {
             if !peeks {
@@ -386,7 +390,11 @@ impl Companion {
                     };
                     // Keeps the service thread from taking the marker that is to wake this one.
                     let _busy = Busy::new(&self.rx);
-                    match self.receive_guarded(fd, peeks, &mut receive, &mut finds)? {
+                    let found = self.receive_guarded(fd, peeks, &mut receive, &mut finds);
+                    if found.is_err() && self.rx.phase() == BROKEN {
+                        self.reset_told.store(true, Ordering::SeqCst);
+                    }
+                    match found? {
                         Guarded::Got(count) => return Ok(count),
                         Guarded::Changed => self.moved(),
                         Guarded::Nothing => patience.wait(libc::POLLIN, SLICE)?,
@@ -807,4 +815,12 @@ unsafe fn read_san(
         }
     }
     Ok(done)
+}
+
+/// The end of a call that the kernel has answered with this, for the tests of others.
+#[cfg(test)]
+pub(super) fn finished(call: Receiving<'_>, n: isize) -> Option<isize> {
+    assert!(n <= 0);
+    // SAFETY: no bytes were written.
+    unsafe { call.finish(n, 0, &mut []) }
 }

@@ -489,9 +489,8 @@ impl Companion {
                             kept.extend_from_slice(room.get(..count).unwrap_or_default());
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(_) => {
-                            self.lost(fd);
-                        }
+                        // That is not told to the application here.
+                        Err(_) => self.break_off(&mut self.core.lock()),
                     }
                 }
                 _ => match self.receive_early(fd, &mut room) {

@@ -629,7 +629,6 @@ impl Companion {
     fn foreign(&self, core: &mut Core) -> io::Result<Guarded> {
         tracing::warn!("a wrong marker: the connection is reset");
         self.break_off(core);
-        self.reset_told.store(true, Ordering::SeqCst);
         Err(io::Error::from_raw_os_error(libc::ECONNRESET))
     }
 
@@ -1051,6 +1050,7 @@ impl Observer for Companion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::companion::data::finished;
 
     #[test]
     fn a_marker_is_found_whole_and_its_beginning_at_the_end() {
@@ -1107,6 +1107,45 @@ mod tests {
         assert_eq!(phases, (BROKEN, BROKEN));
         assert!(!companion.reset_told.load(Ordering::SeqCst));
         assert_eq!(companion.reason(), Reason::SanError);
+    }
+
+    #[test]
+    fn an_end_found_by_a_call_while_it_was_broken_off_is_not_the_end() {
+        let (tcp, _peer) = kernel_pair();
+        let companion = Companion::new(std::os::fd::AsFd::as_fd(&tcp), Role::Accepted).unwrap();
+        let call = companion.begin_receive(tcp.as_raw_fd()).unwrap();
+        companion.core.lock().tcp = Some(kernel::duplicate(tcp.as_raw_fd()).unwrap());
+        companion.break_off(&mut companion.core.lock());
+        assert_eq!(finished(call, 0), None);
+        // The next call tells.
+        assert!(!companion.reset_told.load(Ordering::SeqCst));
+    }
+
+    /// Who takes it back is told, but not the application.
+    #[test]
+    fn a_way_back_that_fails_does_not_make_the_reset_an_end() {
+        let (tcp, _peer) = kernel_pair();
+        let companion = up(&tcp);
+        let (ours, theirs) = crate::conn::tests::pair();
+        theirs.abort();
+        let end = Instant::now() + Duration::from_secs(30);
+        while ours.failed().is_none() {
+            assert!(Instant::now() < end);
+            ours.look();
+        }
+        companion.core.lock().connection = Some(ours);
+        let back = companion.downgrade(tcp.as_raw_fd(), Reason::Asked);
+        assert_eq!(back.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(companion.rx.phase(), BROKEN);
+        assert!(!companion.reset_told.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_wrong_marker_is_told_by_the_next_call_if_it_was_found_by_none() {
+        let (tcp, _peer) = kernel_pair();
+        let companion = up(&tcp);
+        drop(companion.foreign(&mut companion.core.lock()));
+        assert!(!companion.reset_told.load(Ordering::SeqCst));
     }
 
     #[test]
