@@ -53,9 +53,12 @@ impl<'a> Receiving<'a> {
             return Some(n);
         };
         let companion = self.companion;
-        if count == 0 && companion.rx.phase() == BROKEN {
-            // The kernel has told of the reset once, and not this call.
-            return None;
+        if count == 0 {
+            // Whoever has heard of a reset instead of this call breaks off before the lock is free.
+            drop(companion.core.lock());
+            if companion.rx.phase() == BROKEN {
+                return None;
+            }
         }
         if flags & libc::MSG_OOB != 0 || count == 0 {
             return Some(n);

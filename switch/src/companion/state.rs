@@ -1121,6 +1121,23 @@ mod tests {
         assert!(!companion.reset_told.load(Ordering::SeqCst));
     }
 
+    #[test]
+    fn an_end_is_none_while_somebody_has_just_heard_of_a_reset() {
+        let (tcp, _peer) = kernel_pair();
+        let companion = up(&tcp);
+        companion.rx_to(KERNEL);
+        let call = companion.begin_receive(tcp.as_raw_fd()).unwrap();
+        let mut core = companion.core.lock();
+        std::thread::scope(|scope| {
+            let call = scope.spawn(move || finished(call, 0));
+            // Long enough for the call to be over if nothing held it up.
+            std::thread::sleep(Duration::from_millis(20));
+            companion.break_off(&mut core);
+            drop(core);
+            assert_eq!(call.join().unwrap(), None);
+        });
+    }
+
     /// Who takes it back is told, but not the application.
     #[test]
     fn a_way_back_that_fails_does_not_make_the_reset_an_end() {
