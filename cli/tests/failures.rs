@@ -10,12 +10,12 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use support::{PATIENCE, Receiver, Running, expect_code, names, pattern, wsdirect};
@@ -514,4 +514,75 @@ fn a_file_that_becomes_shorter_while_it_is_sent_fails_at_both_ends() {
         stderr.contains(&format!("the sender gave up: {words}")),
         "{stderr}"
     );
+}
+
+/// Copies, and changes a bit of the byte at this position.
+fn copy_damaged(mut from: TcpStream, mut to: TcpStream, position: Option<usize>) {
+    let (mut room, mut done) = ([0; 4096], 0);
+    // Whoever has gone is reported by the ends themselves.
+    while let Ok(count @ 1..) = from.read(&mut room) {
+        if let Some(at) = position.and_then(|position| position.checked_sub(done))
+            && at < count
+        {
+            room[at] ^= 1;
+        }
+        done += count;
+        if to.write_all(&room[..count]).is_err() {
+            break;
+        }
+    }
+    to.shutdown(Shutdown::Write).ok();
+}
+
+/// A transfer over TCP on whose way there or back a byte is damaged: what both ends say, and what
+/// is left of it.
+fn damaged(there: Option<usize>, back: Option<usize>) -> (Output, Output, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::write(&from, pattern(100_000)).unwrap();
+    let receiver = Receiver::start(&to, &[]);
+    let gate = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut send = wsdirect(["send", "--mode", "tcp"]);
+    send.arg(&from).arg(gate.local_addr().unwrap().to_string());
+    let sender = Running::start(send);
+    let near = gate.accept().unwrap().0;
+    let far = TcpStream::connect(&receiver.address).unwrap();
+    let ends = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let copies = [
+        std::thread::spawn(move || copy_damaged(ends.0, ends.1, there)),
+        std::thread::spawn(move || copy_damaged(far, near, back)),
+    ];
+    let said = (sender.finish(), receiver.process.finish());
+    copies.map(|copy| copy.join().unwrap());
+    (said.0, said.1, names(folder.path()))
+}
+
+#[test]
+fn bytes_that_are_damaged_on_the_way_are_not_stored() {
+    // Behind the greeting with its name, and the header of the first data.
+    let (sent, received, left) = damaged(Some(24 + 4 + 8 + 1000), None);
+    let words = "the bytes that arrived are not those that were sent";
+    let stderr = expect_code(&received, 1);
+    assert!(stderr.contains(words), "{stderr}");
+    let stderr = expect_code(&sent, 1);
+    assert!(stderr.contains(words), "{stderr}");
+    assert_eq!(left, ["from"]);
+}
+
+#[test]
+fn a_sum_that_is_not_the_senders_fails_the_sender() {
+    // In the sum of the second verdict; the first one says: go.
+    let (sent, received, left) = damaged(None, Some(32 + 8 + 8 + 3));
+    let stderr = expect_code(&sent, 1);
+    assert!(
+        stderr.contains("the receiver got other bytes than were sent"),
+        "{stderr}"
+    );
+    expect_code(&received, 0);
+    assert_eq!(left.len(), 2, "{left:?}");
+    // Without any damage both agree.
+    let (sent, received, left) = damaged(None, None);
+    expect_code(&sent, 0);
+    expect_code(&received, 0);
+    assert_eq!(left.len(), 2, "{left:?}");
 }

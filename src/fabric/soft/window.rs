@@ -323,6 +323,10 @@ pub(super) fn touch<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::shm::Segment;
     use super::*;
 
     #[test]
@@ -374,5 +378,52 @@ mod tests {
         assert!(!fits(Access::READ, 1, 100));
         assert!(!fits(Access::READ, u64::MAX, 2));
         assert!(!fits(Access::WRITE, 0, 1));
+    }
+
+    #[test]
+    fn a_copy_during_which_the_window_was_closed_does_not_count() {
+        let (owner, file) = Segment::create(1 << 18).unwrap();
+        let [socket, peer_event] = std::os::unix::net::UnixStream::pair()
+            .map(|(one, other)| [one.into(), other.into()])
+            .unwrap();
+        let link = Link {
+            segment: Segment::join(file.as_fd(), 1 << 18).unwrap(),
+            socket,
+            peer_event,
+            pid: 0,
+            process: None,
+            direct: AtomicBool::new(true),
+            own_nonce: 1,
+            peer_nonce: 2,
+        };
+        let window = owner.window(owner.side(), 0).unwrap();
+        window.base.store(4096, Ordering::Relaxed);
+        window.len.store(100, Ordering::Relaxed);
+        let rights = u32::from(Access::READ.bits());
+        window.rights.store(rights, Ordering::Relaxed);
+        window.generation.store(7, Ordering::SeqCst);
+        let descriptor = Descriptor {
+            rights: Access::READ,
+            slot: 0,
+            generation: 7,
+            len: 100,
+            nonce: 2,
+        };
+        let wanted = Wanted {
+            access: Access::READ,
+            offset: 10,
+            len: 50,
+        };
+        let counted = || window.inflight.load(Ordering::SeqCst);
+        let copied = touch(&link, &descriptor, wanted, 5, |at| (at, counted()));
+        assert_eq!(copied.unwrap(), (4111, 1));
+        let copied = touch(&link, &descriptor, wanted, 5, |_| {
+            window.generation.store(0, Ordering::SeqCst);
+        });
+        assert!(copied.is_err());
+        assert_eq!(counted(), 0);
+        // And one that was closed before is not begun.
+        let copied = touch(&link, &descriptor, wanted, 5, |_| panic!("a copy"));
+        assert!(copied.is_err());
     }
 }

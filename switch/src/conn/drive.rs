@@ -802,14 +802,14 @@ impl State {
         true
     }
 
-    /// Closes the socket. Afterwards the provider touches nothing any more. req: WSD-22
+    /// Closes the socket, which deregisters what is in no use first. Afterwards the provider touches
+    /// nothing any more. req: WSD-22
     pub(super) fn disconnect(&mut self, socket: &SanSocket) {
         if self.closed {
             return;
         }
         self.closed = true;
         self.activity = true;
-        self.pool.deregister(socket);
         let closed = memory::close(socket);
         for _ in 0..self.pool.forget(&closed) {
             self.session.handle_sent();

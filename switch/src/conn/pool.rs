@@ -215,15 +215,6 @@ impl Pool {
         done
     }
 
-    /// Before the socket is closed: deregisters what no operation uses. req: WSD-22
-    pub(super) fn deregister(&mut self, socket: &SanSocket) {
-        let kept = self
-            .held
-            .drain(..)
-            .filter_map(|held| held.release(socket).err());
-        self.held = kept.map(|(held, _)| held).collect();
-    }
-
     /// After the socket has been closed: lets go of the memory; returns how many sends it ended.
     pub(super) fn forget(&mut self, closed: &Closed) -> usize {
         let sending = self.sending.len();
