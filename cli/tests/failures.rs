@@ -553,7 +553,9 @@ fn damaged(there: Option<usize>, back: Option<usize>) -> (Output, Output, Vec<St
         std::thread::spawn(move || copy_damaged(far, near, back)),
     ];
     let said = (sender.finish(), receiver.process.finish());
-    copies.map(|copy| copy.join().unwrap());
+    for copy in copies {
+        copy.join().unwrap();
+    }
     (said.0, said.1, names(folder.path()))
 }
 
