@@ -42,7 +42,11 @@ fn a_thousand_connections_work_cost_nothing_while_idle_and_leave_nothing() {
     let at = listener.local_addr().unwrap();
     // The first connection brings what stays for the life of the process.
     let first = SanStream::connect(at).unwrap();
-    let other = listener.accept().unwrap().0;
+    let mut other = listener.accept().unwrap().0;
+    // So does the first sleep of a thread.
+    let time = Some(Duration::from_millis(50));
+    other.set_read_timeout(time).unwrap();
+    other.read(&mut [0; 1]).unwrap_err();
     drop((first, other));
     thread::sleep(Duration::from_millis(300));
     let before = (open_descriptors(), threads(), resident());
