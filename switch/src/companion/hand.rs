@@ -328,7 +328,8 @@ impl Companion {
         core.held = false;
         if result.is_err() {
             self.break_off(&mut core);
-            // Who has the socket from now on gets an error, too.
+            // Who has the socket from now on gets an error, too, unless a call of ours has taken the
+            // kernel's own already.
             kernel::reset(fd);
         }
         self.retire(&mut core);

@@ -687,7 +687,7 @@ impl Companion {
     pub fn ioctl_fionread(&self) -> Option<usize> {
         match self.rx.phase() {
             SAN => {
-                let connection = self.connection()?;
+                let connection = self.carrier(&self.rx)?;
                 connection.fetch_ahead();
                 connection.look();
                 self.tell_used();

@@ -1051,6 +1051,7 @@ impl Observer for Companion {
 mod tests {
     use super::*;
     use crate::companion::data::finished;
+    use crate::conn::News;
 
     #[test]
     fn a_marker_is_found_whole_and_its_beginning_at_the_end() {
@@ -1087,6 +1088,36 @@ mod tests {
         companion.rx_to(SAN);
         companion.tx.phase.store(SAN, Ordering::SeqCst);
         companion
+    }
+
+    #[test]
+    fn a_session_is_not_taken_for_the_next_one() {
+        let (tcp, _peer) = kernel_pair();
+        let companion = up(&tcp);
+        let first = companion.connection().unwrap();
+        let carries = |direction: &Direction, one: &Arc<Connection>| {
+            let carrier = companion.carrier(direction);
+            carrier.is_some_and(|carrier| Arc::ptr_eq(&carrier, one))
+        };
+        assert!(carries(&companion.rx, &first) && carries(&companion.tx, &first));
+        // There is a session, and it does not carry this direction yet.
+        companion.rx_to(GUARDED);
+        assert!(companion.carrier(&companion.rx).is_none());
+        companion.rx_to(SAN);
+        let second = crate::conn::tests::pair().0;
+        companion.core.lock().connection = Some(Arc::clone(&second));
+        let over = News {
+            suspending: true,
+            suspended: true,
+            ..News::default()
+        };
+        let phases = || (companion.rx.phase(), companion.tx.phase());
+        companion.heed(&first, over);
+        assert_eq!(phases(), (SAN, SAN));
+        assert!(carries(&companion.rx, &second));
+        companion.heed(&second, over);
+        assert_ne!(companion.rx.phase(), SAN);
+        assert_ne!(companion.tx.phase(), SAN);
     }
 
     #[test]
