@@ -440,6 +440,8 @@ impl Core {
     fn tick(&self) {
         os::drain(self.timer.as_fd());
         *self.deadline.lock() = None;
+        // A process that stood still finds its timer due and the peers' words beside it.
+        self.drain_connections();
         let now = Instant::now();
         let mut due = Vec::new();
         let mut next = None::<Instant>;

@@ -380,13 +380,13 @@ impl VerbsEndpoint {
             return None;
         }
         drop(self.spent());
+        // Who posts and then does not ask has no other way to learn that it failed.
+        self.collect_only();
         if self.unheard.load(Ordering::Relaxed) && self.since.elapsed() > self.settings().patience {
             tracing::debug!("a peer that was accepted never came");
             self.die(Ending::Peer);
             return None;
         }
-        // Who posts and then does not ask has no other way to learn that it failed.
-        self.collect_only();
         let moved = self.moved.load(Ordering::Relaxed);
         if self.moved_before.swap(moved, Ordering::Relaxed) == moved {
             self.probe();
