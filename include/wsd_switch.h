@@ -265,7 +265,8 @@ int wsd_shutdown(int s,
                  int how);
 
 /**
- * As close: what was sent is still delivered, in the background, unless SO_LINGER says otherwise.
+ * As close: what was sent is still delivered, in the background, for up to two minutes, unless
+ * SO_LINGER says otherwise.
  * Other threads' calls on the socket end.
  */
 int wsd_close(int s);

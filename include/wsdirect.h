@@ -29,8 +29,9 @@
  * WSPSend, WSPRecv, WSPRdmaRead and WSPRdmaWrite until the operation has completed, the
  * WSAOVERLAPPED and the buffers that the pieces name; the array of pieces and the descriptor are
  * copied. From WSPRegisterMemory and WSPRegisterRdmaMemory until the deregistration has succeeded
- * or WSPCloseSocket has returned, the registered region. WSPStartupEx copies the upcall table; the
- * functions in it stay callable until the last WSPCleanup has returned.
+ * or WSPCloseSocket has returned, the registered region (docs/api-conventions.md, Ownership, names
+ * an exception). WSPStartupEx copies the upcall table; the functions in it stay callable until the
+ * last WSPCleanup has returned.
  *
  * Completion. Every operation that was started (WSA_IO_PENDING) completes exactly once; one that
  * failed at the call never does. The lowest bit of WSAOVERLAPPED.hEvent, read when the operation is

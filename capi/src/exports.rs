@@ -304,7 +304,8 @@ pub extern "C" fn wsd_shutdown(s: c_int, how: c_int) -> c_int {
     nothing(|| socket(s)?.shutdown(how))
 }
 
-/// As close: what was sent is still delivered, in the background, unless SO_LINGER says otherwise.
+/// As close: what was sent is still delivered, in the background, for up to two minutes, unless
+/// SO_LINGER says otherwise.
 /// Other threads' calls on the socket end.
 #[unsafe(no_mangle)]
 pub extern "C" fn wsd_close(s: c_int) -> c_int {

@@ -111,6 +111,9 @@ pub(crate) fn listen(at: &str, mode: Mode, purpose: Use) -> Result<Listener, Fai
             }
             io::ErrorKind::AddrNotAvailable => "this host has no such address; see: wsdirect info",
             io::ErrorKind::PermissionDenied => "ports below 1024 need privilege; choose another",
+            _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                "no more files may be open: raise the limit (ulimit -n), or end something"
+            }
             _ => "check the address",
         };
         Failure::caused(format!("cannot listen on {at}"), error).advise(advice)

@@ -68,8 +68,14 @@ pub(crate) fn open(
     wishes: Wishes,
     own: Option<TcpSocket>,
 ) -> io::Result<Opened> {
-    let tcp_to = if own.is_some() { to } else { as_it_is(to) };
-    let to = as_it_is(to);
+    let (tcp_to, to) = match own {
+        // What the kernel makes of no address depends on where the socket is bound.
+        Some(_) => (to, as_it_is(to)),
+        None => {
+            let to = this_host(as_it_is(to));
+            (to, to)
+        }
+    };
     let provider = if wishes.tcp_only {
         Err(Reason::Asked)
     } else {
@@ -105,12 +111,18 @@ pub(crate) fn open(
     }
 }
 
-/// An IPv4 address in IPv6 clothing is served as what it is, and no address as this host, which the
-/// kernel takes it for; every other stays, scope and all.
-fn as_it_is(to: SocketAddr) -> SocketAddr {
-    match route::canonical(&to.ip()) {
+/// No address is this host, which the kernel takes it for.
+fn this_host(to: SocketAddr) -> SocketAddr {
+    match to.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, to.port()).into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, to.port()).into(),
+        _ => to,
+    }
+}
+
+/// An IPv4 address in IPv6 clothing is served as what it is; every other stays, scope and all.
+fn as_it_is(to: SocketAddr) -> SocketAddr {
+    match route::canonical(&to.ip()) {
         IpAddr::V4(v4) => SocketAddr::from((v4, to.port())),
         IpAddr::V6(_) => to,
     }

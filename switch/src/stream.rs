@@ -23,8 +23,9 @@ use crate::sys::{self, Interest};
 /// clone closes the stream in the background: what was written is still delivered, for up to two
 /// minutes as long as the process lives, and for a moment at its regular end: the exit waits up to
 /// five seconds for it. What a slower peer has not taken by then is lost, with a warning through
-/// `tracing`, and the peer sees a reset. A process that ends by a signal or `_exit` does not wait at all. Use
-/// [`SanStream::close`] to wait until everything has arrived, and to be told if it has not.
+/// `tracing`, and the peer sees a reset. A process that ends by a signal or `_exit` does not wait
+/// at all. Use [`SanStream::close`] to wait until everything has arrived, and to be told if it has
+/// not.
 pub struct SanStream {
     inner: Arc<Inner>,
 }

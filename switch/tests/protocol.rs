@@ -59,7 +59,7 @@ fn control_messages_are_consumed_at_once_and_their_buffers_posted_again() {
         // Nobody reads yet; what has been sent is fetched all the same, when the receiver looks.
         let mut first = [0; 8];
         pair.acceptor.read_exact(&mut first).unwrap();
-        // req: WSD-19 before what was in it is delivered
+        // req: WSD-19 before the call that delivers what was in it returns
         assert!(posts("Recv") > before);
         let mut rest = [0; 8 * (MESSAGES - 1)];
         pair.acceptor.read_exact(&mut rest).unwrap();

@@ -172,7 +172,9 @@ fn refused(why: &str, mode: Mode) -> Failure {
             "if it demands the SAN, leave out --mode tcp here; else mend that at the other end; then \
              start both again"
         }
-        _ => "mend that at the other end, then start both again",
+        _ => {
+            "mend that at the other end, where each wsdirect recv takes one sender; then start both again"
+        }
     };
     Failure::new(format!("the receiver could not take it: {why}")).advise(advice)
 }

@@ -131,7 +131,8 @@ impl Source {
 
     /// Whether a file that ended after so many bytes had more of them when it was opened.
     fn was_cut(&self, total: u64) -> bool {
-        // Files that the kernel makes up (/sys) never hold what they say.
+        // Files that the kernel makes up (/sys) never hold what they say. One that has grown again
+        // since cannot be told from those.
         self.size.is_some_and(|size| {
             total < size && self.input.metadata().map_or(true, |now| now.len() < size)
         })

@@ -1,7 +1,7 @@
 //! The end of a connection: half closes, closing with or without waiting, resets.
 //!
 //! A closed stream is looked after by the service thread until what it has accepted is with the
-//! peer. As with TCP, data that nobody has read makes a close a reset.
+//! peer, but not for more than two minutes. As with TCP, data that nobody has read makes a close a reset.
 
 use std::io;
 use std::net::Shutdown;
