@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import time
 
@@ -32,27 +31,28 @@ PORTS = range(12_000, 30_000)
 turn = itertools.count(os.getpid() * 101)
 
 
+def sockets():
+    """The port and the state of each TCP socket of this host."""
+    for table in ("tcp", "tcp6"):
+        path = pathlib.Path(f"/proc/net/{table}")
+        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+            words = line.split()
+            yield int(words[1].rsplit(":", 1)[1], 16), words[3]
+
+
 def free_port():
+    """Without a socket of our own: a program that is started at the same time would inherit it."""
+    used = {port for port, _ in sockets()}
     for _ in PORTS:
         port = PORTS[next(turn) % len(PORTS)]
-        try:
-            # All addresses, IPv4 and IPv6, where there is IPv6.
-            socket.create_server(("", port), dualstack_ipv6=socket.has_dualstack_ipv6(),
-                                 family=socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET).close()
+        if port not in used:
             return port
-        except OSError:
-            continue
     raise Broken("no port is free")
 
 
 def listens(port):
     """Without connecting: a connection of ours would be one of the server's."""
-    for table in ("tcp", "tcp6"):
-        for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == "0A" and int(words[1].rsplit(":", 1)[1], 16) == port:
-                return True
-    return False
+    return (port, "0A") in sockets()
 
 
 def traces():
