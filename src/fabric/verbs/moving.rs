@@ -14,7 +14,7 @@ use super::early::{Claim, Early};
 use super::endpoint::{Receives, VerbsEndpoint};
 use super::errors;
 use super::memory::{Descriptor, Held, Sges};
-use super::parts::{self, Most};
+use super::parts::{self, Most, READ_PART, WRITE_PART};
 use super::queue::{Entry, Kind, Queue, Waiting};
 use super::sys::{Aim, BATCH, Finished, How, Refused, Status, Work};
 use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, Post, PostError, Posted};
@@ -74,7 +74,7 @@ impl VerbsEndpoint {
         let made = self.check_open()?;
         let mut sges = Sges::new();
         let mut queue = self.sending.lock();
-        if queue.closed || !queue.has_room(Kind::Send, 1) {
+        if queue.closed || queue.room(Kind::Send) == 0 {
             drop(queue);
             return Err(self.why_not());
         }
@@ -119,7 +119,7 @@ impl VerbsEndpoint {
         // What has arrived is handed over also after the end.
         if !early.has_message() {
             open?;
-            if queue.closed || !queue.has_room(Kind::Receive, 1) {
+            if queue.closed || queue.room(Kind::Receive) == 0 {
                 drop(receiving);
                 return Err(self.why_not());
             }
@@ -172,7 +172,7 @@ impl VerbsEndpoint {
         self.peer_is_ready();
         let mut sges = Sges::new();
         let mut queue = self.sending.lock();
-        if queue.closed || !queue.has_room(kind, 1) {
+        if queue.closed || queue.room(kind) == 0 {
             drop(queue);
             return Err(self.why_not());
         }
@@ -188,13 +188,14 @@ impl VerbsEndpoint {
             self.end_at_once(op, Outcome::RemoteAccess);
             return Ok(Posted::Pending);
         };
-        let most = if reads {
-            Most::of_read(settings.read_pieces, total, settings.caps.send_depth)
+        let (pieces, least) = if reads {
+            (settings.read_pieces, READ_PART)
         } else {
-            Most::of_write(made.queues.pieces)
+            (made.queues.pieces, WRITE_PART)
         };
+        let most = Most::of(pieces, total, least, queue.room(kind));
         let parts = parts::cut(&sges, address, most);
-        if !queue.has_room(kind, parts.len()) {
+        if queue.room(kind) < parts.len() {
             self.let_go(&held);
             drop(queue);
             return Err(self.why_not());

@@ -102,13 +102,13 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    /// Whether so many more entries of the kind may be posted.
-    pub(super) fn has_room(&self, kind: Kind, parts: usize) -> bool {
+    /// How many more entries of the kind may be posted.
+    pub(super) fn room(&self, kind: Kind) -> usize {
         let depth = match kind {
             Kind::Send | Kind::Receive => self.depth,
             Kind::Write | Kind::Read => self.depth - self.reserved,
         };
-        self.entries.len() + parts <= depth
+        depth.saturating_sub(self.entries.len())
     }
 
     /// The number for the next post. Used once `push` has entered it.
@@ -266,10 +266,9 @@ mod tests {
     fn transfers_leave_room_for_sends() {
         let mut queue = Queue::sends(4, 2);
         push(&mut queue, Kind::Write);
-        assert!(queue.has_room(Kind::Read, 1) && !queue.has_room(Kind::Read, 2));
+        assert_eq!(queue.room(Kind::Read), 1);
         push(&mut queue, Kind::Read);
-        assert!(!queue.has_room(Kind::Write, 1));
-        assert!(queue.has_room(Kind::Send, 2) && !queue.has_room(Kind::Send, 3));
+        assert_eq!((queue.room(Kind::Write), queue.room(Kind::Send)), (0, 2));
     }
 
     #[test]
