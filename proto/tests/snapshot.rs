@@ -496,6 +496,7 @@ fn offer() -> Offer {
         urgent: true,
         suspend: true,
         returns: false,
+        resumes: false,
         receive_buffers: 12,
         receive_buffer_size: 256,
         max_descriptor: 64,

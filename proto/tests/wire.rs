@@ -25,6 +25,7 @@ fn offer() -> Offer {
         urgent: true,
         suspend: false,
         returns: false,
+        resumes: false,
         receive_buffers: 64,
         receive_buffer_size: 8224,
         max_descriptor: 64,
@@ -68,6 +69,7 @@ fn vectors() -> Vec<(&'static str, Message, u32, &'static str)> {
                 "Negotiate, companion" => Message::Negotiate(Offer {
                     suspend: true,
                     returns: true,
+                    resumes: true,
                     companion: Some(companion()),
                     ..offer()
                 }),
@@ -160,7 +162,7 @@ const VECTORS: &[(&str, u32, &str)] = &[
     ("Negotiate, companion", 64, "\
          01 00 00 00  80 00 00 00  00 00 00 00  00 00 00 00 \
          40 00 00 00  00 00 00 00  00 00 00 00  00 00 00 00 \
-         57 53 44 53  45 53 53 01  01 01 1f 00  40 00 00 00 \
+         57 53 44 53  45 53 53 01  01 01 3f 00  40 00 00 00 \
          20 20 00 00  40 00 20 00  00 00 00 40  00 00 00 00 \
          00 00 01 00  00 00 00 00  30 75 00 00  04 00 00 00 \
          30 31 32 33  34 35 36 37  38 39 61 62  63 64 65 66 \
@@ -495,7 +497,7 @@ fn what_breaks_the_format_is_named() {
         ("Negotiate", &[(40, 0)], Version(0)),
         ("Negotiate", &[(40, 3)], Version(3)),
         ("Accepted", &[(41, 2)], Version(1)),
-        ("Negotiate", &[(42, 32)], NonZero),
+        ("Negotiate", &[(42, 64)], NonZero),
         ("Negotiate", &[(42, 8)], Negotiation),
         ("Negotiate, companion", &[(42, 3)], NonZero),
         ("Negotiate, companion", &[(112, 0), (113, 0)], Negotiation),

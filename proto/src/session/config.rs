@@ -86,6 +86,9 @@ pub struct Config {
     pub suspend: bool,
     /// The driver handles that the peer leaves ([`Session::leave`](super::Session::leave)).
     pub returns: bool,
+    /// The driver keeps what is not certain to have arrived, and goes on elsewhere with a
+    /// [`Resume`](super::Resume) when the connection is lost.
+    pub resumes: bool,
     /// Most bytes that the peer may give back.
     pub return_limit: u64,
     /// Connector: the connection whose stream this session is to carry.
@@ -122,6 +125,7 @@ impl Default for Config {
             session_id: [0; 16],
             suspend: false,
             returns: false,
+            resumes: false,
             return_limit: 64 * 1024 * 1024,
             companion: None,
             companion_wanted: false,
@@ -176,6 +180,8 @@ pub struct Peer {
     pub suspend: bool,
     /// Both sides can leave.
     pub returns: bool,
+    /// Both sides go on elsewhere when the connection is lost.
+    pub resumes: bool,
     /// Receive buffers the peer posted.
     pub receive_buffers: u32,
     /// Size of each.

@@ -38,6 +38,7 @@ pub use message::{
     Received, Resume, TransferId, VERSION, parse,
 };
 pub use rdma::RdmaId;
+pub use send::Left;
 
 use alive::Alive;
 use back::Back;
@@ -551,6 +552,25 @@ impl Session {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.receive.received()
+    }
+
+    /// What a failure has left undone of what was accepted, in the order of the stream, without what
+    /// messages have taken. Their bytes are the driver's until it has polled their completions.
+    #[must_use]
+    pub fn left(&self) -> &[Left] {
+        self.send.left()
+    }
+
+    /// Where the message after the last one would have begun.
+    #[must_use]
+    pub fn sent_offset(&self) -> u64 {
+        self.send.offset()
+    }
+
+    /// Whether urgent bytes were sent, or were to be sent when the session failed.
+    #[must_use]
+    pub fn has_sent_urgent(&self) -> bool {
+        self.send.has_sent_urgent()
     }
 
     /// The negotiation has succeeded.

@@ -7,12 +7,14 @@
 
 mod confirmed;
 mod large;
+mod left;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use confirmed::Confirmed;
 use large::{Owner, Phase, Transfer};
+pub use left::Left;
 
 use super::action::{Action, Body, Cancel, End, SendId};
 use super::config::{Config, Peer, SendMode, Stats};
@@ -42,6 +44,9 @@ pub(super) struct SendSide {
     peer_closed: bool,
     stalled: bool,
     confirmed: Confirmed,
+    sent_urgent: bool,
+    /// What a failure has taken out of the queue, or out of the peer's reach.
+    left: Vec<Left>,
 }
 
 /// How far the end of the outgoing stream is.
@@ -83,6 +88,8 @@ impl SendSide {
             peer_closed: false,
             stalled: false,
             confirmed: Confirmed::new(),
+            sent_urgent: false,
+            left: Vec::new(),
         }
     }
 
@@ -213,6 +220,7 @@ impl SendSide {
     /// The connection is gone: everything fails.
     pub(super) fn fail(&mut self, failure: Failure, effects: &mut Effects) {
         self.settle_confirmed();
+        self.note_left();
         self.drop_queue(SendFailure::Failed(failure), effects);
         self.kill(SendFailure::Failed(failure), |_| true, effects);
     }
@@ -291,6 +299,7 @@ impl SendSide {
             Kind::Urgent => {
                 let len = u32::try_from(len).ok()?;
                 entry.sent = entry.len;
+                self.sent_urgent = true;
                 stats.urgent_sent += 1;
                 let body = Body {
                     send,

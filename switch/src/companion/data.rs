@@ -431,8 +431,19 @@ impl Companion {
                     }
                 }
                 TAKEN => {
-                    patience.manner()?;
-                    std::thread::sleep(AGAIN);
+                    self.resume(&mut self.core.lock());
+                    self.moved();
+                    if self.rx.phase() == TAKEN {
+                        patience.manner()?;
+                        std::thread::sleep(AGAIN);
+                    }
+                }
+                // What had arrived before the end.
+                BROKEN if !self.core.lock().leftover.is_empty() => {
+                    // SAFETY: the caller vouches for the buffers.
+                    if let Some(count) = unsafe { self.receive_left(buffers, peeks) } {
+                        return Ok(count);
+                    }
                 }
                 BROKEN if self.reset_told.swap(true, Ordering::SeqCst) => return Ok(0),
                 BROKEN => return Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
@@ -535,7 +546,7 @@ impl Companion {
                         return Ok(None);
                     }
                     if connection.failed().is_some() {
-                        return Err(self.lost(patience.fd));
+                        return self.lost(patience.fd).map_or(Ok(None), Err);
                     }
                     return Err(error);
                 }
@@ -641,6 +652,7 @@ impl Companion {
                 let (written, awaits) = {
                     let mut core = self.core.lock();
                     self.hands(&mut core);
+                    self.resume(&mut core);
                     (self.write_marker(&mut core), core.awaits())
                 };
                 self.moved();
@@ -740,7 +752,7 @@ impl Companion {
                         return Err(io::Error::from_raw_os_error(libc::EPIPE));
                     }
                     if connection.failed().is_some() {
-                        return Err(self.lost(patience.fd));
+                        return self.lost(patience.fd).map_or(Ok(None), Err);
                     }
                     // A peer that receives nothing more has closed.
                     if error.raw_os_error() == Some(libc::ECONNRESET) {

@@ -80,6 +80,9 @@ impl Companion {
 
     /// What was taken early has been read.
     pub(super) fn leave_between(&self, core: &mut Core) {
+        if self.legacy_read(core) {
+            return;
+        }
         let goes_on = std::mem::take(&mut core.guard_goes_on);
         let session = core.connection.is_some() || core.stage == Stage::Joining;
         if goes_on && session {

@@ -224,9 +224,10 @@ fn go_back(companions: &[Arc<Companion>]) {
         let mut core = companion.core.lock();
         match core.stage {
             Stage::Up => {
+                let lost = companion.lose(&mut core);
                 core.held = true;
                 core.forking = true;
-                if !companion.leave_san(&mut core) {
+                if !lost && !companion.leave_san(&mut core) {
                     companion.suspend(&mut core);
                 }
                 under_way.push(companion);
@@ -255,7 +256,7 @@ fn go_back(companions: &[Arc<Companion>]) {
         }
         let fd = {
             let core = companion.core.lock();
-            let plain = core.stage == Stage::Up && core.hand.is_none();
+            let plain = core.stage == Stage::Up && core.hand.is_none() && core.lost.is_none();
             let fd = core.tcp.as_ref().map(AsRawFd::as_raw_fd);
             fd.filter(|_| plain)
         };
@@ -268,6 +269,11 @@ fn go_back(companions: &[Arc<Companion>]) {
         }
         let mut core = companion.core.lock();
         companion.retire(&mut core);
+        if companion.is_stranded(&core) {
+            // Both processes would have it.
+            companion.break_off(&mut core);
+            core.leftover.clear();
+        }
         core.forking = false;
         drop(core);
         companion.set_reason(Reason::Fork);
@@ -331,6 +337,11 @@ pub(super) fn after_in_child() {
             // The parent's; its end here would end it there.
             let _ = std::mem::ManuallyDrop::new(connection);
             core.hand = None;
+            companion.rx_to(BROKEN);
+            companion.tx.phase.store(BROKEN, Ordering::SeqCst);
+        }
+        if let Some(lost) = core.lost.take() {
+            let _ = std::mem::ManuallyDrop::new(lost);
             companion.rx_to(BROKEN);
             companion.tx.phase.store(BROKEN, Ordering::SeqCst);
         }

@@ -58,7 +58,7 @@ pub(super) struct Hand {
 impl Core {
     /// Whether nothing may be sent on TCP yet, because something is to come before it.
     pub(super) fn awaits(&self) -> bool {
-        self.hand.as_ref().is_some_and(|hand| !hand.got)
+        self.hand.as_ref().is_some_and(|hand| !hand.got) || self.awaits_resume()
     }
 
     /// Whether the application's calls are to keep away from what the kernel has.
@@ -323,11 +323,17 @@ impl Companion {
             Reason::Exec | Reason::Passed | Reason::Stdio | Reason::Fork | Reason::Rule
         );
         let end = Instant::now() + TIME;
-        let result = self.go_back(for_good, end);
+        let mut result = self.go_back(for_good, end);
         let mut core = self.core.lock();
         core.held = false;
+        // Who goes on using the socket past us would miss what only this process has.
+        let past_us = !matches!(why, Reason::Asked | Reason::NoDescriptors);
+        if past_us && self.is_stranded(&core) {
+            result = Err(io::ErrorKind::ConnectionReset.into());
+        }
         if result.is_err() {
             self.break_off(&mut core);
+            core.leftover.clear();
             // Who has the socket from now on gets an error, too, unless a call of ours has taken the
             // kernel's own already.
             kernel::reset(fd);
@@ -352,7 +358,11 @@ impl Companion {
             match core.stage {
                 Stage::Up => {
                     // No other session before this one has yielded everything.
+                    let lost = self.lose(&mut core);
                     core.held = true;
+                    if lost {
+                        break None;
+                    }
                     let connection = core.connection.clone();
                     if !self.leave_san(&mut core) {
                         self.suspend(&mut core);
@@ -412,11 +422,12 @@ impl Companion {
                 core = self.core.lock();
                 self.hands(&mut core);
             }
+            self.resume(&mut core);
             if !core.marker_out.is_empty() && !core.awaits() {
                 self.write_marker(&mut core);
             }
             let broken = self.rx.phase() == BROKEN;
-            let done = core.hand.is_none() && core.marker_out.is_empty();
+            let done = core.hand.is_none() && !core.awaits() && core.marker_out.is_empty();
             drop(core);
             self.moved();
             if broken {
@@ -435,7 +446,8 @@ impl Companion {
 
     /// Whether the service thread has to go on looking: what is missing may be a call's end.
     pub(super) fn is_leaving(&self) -> bool {
-        self.core.lock().hand.is_some()
+        let core = self.core.lock();
+        core.hand.is_some() || Companion::is_resuming(&core)
     }
 
     /// Before a close: the peer is not to wait for what this end gives back, or to lose what it does.

@@ -11,7 +11,7 @@
 //! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
 //! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
 //! [`shown`] what those see who look on; [`fork`] processes that share a connection;
-//! [`hand`] what goes back to the peer when the SAN is left;
+//! [`hand`] what goes back to the peer when the SAN is left; [`retain`] going on when it was lost;
 //! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come;
 //! [`doubt`] bytes that look like one.
 //!
@@ -32,6 +32,7 @@ mod parting;
 mod reason;
 #[allow(unsafe_code)]
 mod registry;
+mod retain;
 pub mod rules;
 mod service;
 mod shadow;
@@ -53,7 +54,7 @@ use wsd_proto::End;
 use rules::{Prospect, Verdict};
 use shadow::{Face, Shadow};
 use shown::Shown;
-use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage};
+use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage, TAKEN};
 
 use crate::conn::{Connection, Manner, News};
 
@@ -356,11 +357,11 @@ impl Companion {
                 (_, None) => {}
             }
         }
-        if matches!(how, libc::SHUT_RD | libc::SHUT_RDWR)
-            && self.rx.phase() == SAN
-            && let Some(connection) = &core.connection
-        {
-            drop(connection.shutdown(Shutdown::Read));
+        if matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) && self.rx.phase() == SAN {
+            core.read_shut = true;
+            if let Some(connection) = &core.connection {
+                drop(connection.shutdown(Shutdown::Read));
+            }
         }
         drop(core);
         let done = match (now, how) {
@@ -380,7 +381,8 @@ impl Companion {
         self.tell_closed();
         self.end_hand();
         let guarded = self.rx.phase() == GUARDED;
-        let linger = if guarded || self.core.lock().connection.is_some() {
+        let carried = |core: &Core| core.connection.is_some() || core.lost.is_some();
+        let linger = if guarded || carried(&self.core.lock()) {
             kernel::linger(fd)
         } else {
             None
@@ -409,15 +411,23 @@ impl Companion {
         if core.closed {
             return;
         }
+        self.lose(&mut core);
         core.closed = true;
         core.write_shut = true;
         self.forsake();
-        if linger != Some(0) && self.part_later(&mut core) {
+        if linger != Some(0) && (self.part_later(&mut core) || self.part_lost(&mut core)) {
             drop(core);
             if let Some(me) = self.me.upgrade() {
                 service::farewell(me);
             }
             return;
+        }
+        if core.lost.take().is_some() {
+            core.marker_gone();
+            // For calls of other threads.
+            self.reset_told.store(true, Ordering::SeqCst);
+            self.rx_to(BROKEN);
+            self.tx.phase.store(BROKEN, Ordering::SeqCst);
         }
         core.stage = Stage::Never;
         let connection = core.connection.take();
@@ -559,12 +569,16 @@ impl Companion {
                 self.clear_marker();
             }
             let looked_at = self.rx.phase();
-            let news = if shows {
-                self.look()
-            } else {
+            let news = match self.connection() {
+                None => {
+                    if !self.on_kernel() && self.resume(&mut self.core.lock()) {
+                        self.moved();
+                    }
+                    None
+                }
+                Some(connection) if shows => Some(self.heed(&connection, connection.look())),
                 // The caller tells others of its kind.
-                let connection = self.connection();
-                connection.map(|connection| self.heed(&connection, connection.look_from_outside()))
+                Some(connection) => Some(self.heed(&connection, connection.look_from_outside())),
             };
             let answer = self.show(news.as_ref(), false, shows);
             // The news are of another path otherwise: what was to be read on the SAN may have been
@@ -602,6 +616,11 @@ impl Companion {
     /// has shown something newer of.
     fn show(&self, news: Option<&News>, fresh: bool, shows: bool) -> (i16, (u32, u32)) {
         let mut core = self.core.lock();
+        // A lost SAN is no failure of the connection, nor is that of a session before this one.
+        let is_well = |one: &Arc<Connection>| one.failed().is_none() && !one.is_closed();
+        let goes_on =
+            |core: &mut Core| self.lose(core) || core.connection.as_ref().is_none_or(is_well);
+        let news = news.filter(|news| !(news.failed && goes_on(&mut core)));
         let (rx, tx) = (self.rx.phase(), self.tx.phase());
         let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
         let by_kernel = rx != SAN || tx != SAN;
@@ -694,9 +713,17 @@ impl Companion {
                 usize::try_from(connection.unread()).ok()
             }
             BETWEEN => {
-                let left = self.core.lock().leftover.len();
-                Some(left + kernel::unread(self.number))
+                let core = self.core.lock();
+                let left = core.leftover.len();
+                // Nothing of a Resume is the application's.
+                let kernel = match core.awaits_resume() {
+                    true => 0,
+                    false => kernel::unread(self.number),
+                };
+                Some(left + kernel)
             }
+            TAKEN => Some(0),
+            BROKEN => Some(self.core.lock().leftover.len()),
             _ => None,
         }
     }

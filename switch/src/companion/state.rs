@@ -19,6 +19,7 @@ use libc::c_int;
 use super::hand::Hand;
 use super::parting::Parting;
 use super::registry::COUNTERS;
+use super::retain::Lost;
 use super::shadow::Shadow;
 use super::{Companion, Reason, Role, kernel, service};
 use crate::conn::{Connection, Manner, Observer, Zeal};
@@ -120,6 +121,12 @@ pub(super) struct Core {
     pub(super) held: bool,
     /// The session is being left.
     pub(super) hand: Option<Hand>,
+    /// The session was lost, and what it leaves is not dealt with yet.
+    pub(super) lost: Option<Lost>,
+    /// Where this side's stream went over.
+    pub(super) tx_cut: Option<u64>,
+    /// Receiving was shut down by the application.
+    pub(super) read_shut: bool,
     /// The end of what the application sends is still to be told on TCP.
     pub(super) end_due: bool,
     /// Because of a fork, which is nobody's fault.
@@ -127,7 +134,7 @@ pub(super) struct Core {
     /// Times it went back otherwise.
     strikes: u32,
     /// This side sends nothing, or nothing more, over this session.
-    back: bool,
+    pub(super) back: bool,
     session: [u8; 16],
     cut: Option<u64>,
     cut_bytes: ([u8; 8], usize),
@@ -355,6 +362,7 @@ impl Companion {
     fn guard(&self, core: &mut Core, session: [u8; 16]) -> bool {
         core.session = session;
         core.back = false;
+        core.tx_cut = None;
         core.cut = None;
         core.cut_bytes.1 = 0;
         core.marker_in.1 = 0;
@@ -474,6 +482,7 @@ impl Companion {
         match connection.write_as(&[IoSlice::new(&cut)], Manner::NOT) {
             Ok(8) => {
                 core.marker_out = marker(core.session).to_vec();
+                core.tx_cut = Some(u64::from_le_bytes(cut));
                 self.tx.phase.store(SAN, Ordering::SeqCst);
                 self.write_marker(core);
             }
@@ -643,6 +652,7 @@ impl Companion {
         }
         self.set_reason(Reason::SanError);
         core.hand = None;
+        core.lost = None;
         core.marker_out.clear();
         core.stage = Stage::Never;
         self.rx_to(BROKEN);
@@ -890,6 +900,11 @@ impl Companion {
         connection.attend(None);
         connection.suspend();
         connection.close_in_background();
+        self.session_over(core);
+    }
+
+    /// Both directions are with the kernel again.
+    pub(super) fn session_over(&self, core: &mut Core) {
         core.hand = None;
         core.stage = Stage::Idle;
         if self.write_marker(core) {
@@ -905,8 +920,11 @@ impl Companion {
         self.retrigger();
     }
 
-    /// The session has failed: what that means for the application.
-    pub(super) fn lost(&self, fd: RawFd) -> io::Error {
+    /// The session has failed: what that means for the application; `None` if the stream goes on.
+    pub(super) fn lost(&self, fd: RawFd) -> Option<io::Error> {
+        if self.lose(&mut self.core.lock()) {
+            return None;
+        }
         let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
         let end = Instant::now() + VERDICT;
         // The peer's kernel closes its sockets one after the other.
@@ -916,7 +934,7 @@ impl Companion {
         let mut core = self.core.lock();
         self.break_off(&mut core);
         self.reset_told.store(true, Ordering::SeqCst);
-        reset
+        Some(reset)
     }
 
     // ---- the service thread's part
@@ -927,6 +945,16 @@ impl Companion {
         if core.parting.is_some() {
             return self.go_on_parting(&mut core);
         }
+        if core.lost.is_some() || (!core.closed && self.lose(&mut core)) {
+            self.resume(&mut core);
+            let pending = Companion::is_resuming(&core);
+            drop(core);
+            self.moved();
+            self.show(None, true, true);
+            self.tell_used();
+            return pending;
+        }
+        self.tell_loss(&core);
         if core.stage != Stage::Up && core.marker_out.is_empty() {
             drop(core);
             // The caller may just have taken the last step back.

@@ -141,10 +141,14 @@ impl Connection {
         let made = Connection::with(socket, options, Role::Connector, time, |config| {
             config.suspend = true;
             config.returns = true;
+            config.resumes = true;
             config.companion = Some(companion);
         });
         match made {
-            Ok(connection) => super::service::negotiate(connection, time, done),
+            Ok(connection) => {
+                connection.lock().keep();
+                super::service::negotiate(connection, time, done);
+            }
             Err(error) => done(Err(error)),
         }
     }
@@ -160,11 +164,15 @@ impl Connection {
         let made = Connection::with(socket, options, Role::Acceptor, time, |config| {
             config.suspend = true;
             config.returns = true;
+            config.resumes = true;
             config.companion_wanted = true;
         });
         match made {
             Ok(connection) => {
-                connection.lock().admit = Some(admit);
+                let mut state = connection.lock();
+                state.keep();
+                state.admit = Some(admit);
+                drop(state);
                 super::service::negotiate(connection, time, done);
             }
             Err(error) => done(Err(error)),

@@ -40,7 +40,7 @@ pub(super) struct Direct<'a> {
 
 pub(super) struct State {
     pub(super) session: Session,
-    pool: Pool,
+    pub(super) pool: Pool,
     pub(super) main: Fifo,
     pub(super) fill: Fifo,
     pub(super) urgent: Urgent,
@@ -90,6 +90,9 @@ pub(super) struct State {
     /// What goes back to the peer, and what has come back from it.
     pub(super) back: Vec<u8>,
     pub(super) given_back: Vec<u8>,
+    /// What may not have arrived is kept for the case that the connection is lost, and was then.
+    pub(super) keeps: bool,
+    pub(super) kept: Option<super::keep::Kept>,
     /// Wants to know when something happens.
     pub(super) observer: Option<super::companion::Observing>,
 }
@@ -205,6 +208,8 @@ impl State {
             admit: None,
             back: Vec::new(),
             given_back: Vec::new(),
+            keeps: false,
+            kept: None,
             observer: None,
         }
     }
@@ -483,6 +488,10 @@ impl State {
     #[inline]
     pub(super) fn drain(&mut self, socket: &SanSocket, mut direct: Option<&mut Direct<'_>>) {
         loop {
+            if self.keeps && self.session.failure().is_some() {
+                // Before anything is given up.
+                self.save();
+            }
             while let Some(action) = self.session.poll_action() {
                 self.perform(socket, action, direct.as_deref_mut());
             }
@@ -640,6 +649,11 @@ impl State {
         message: &Outgoing,
         direct: Option<&mut Direct<'_>>,
     ) {
+        if self.keeps && self.pool.is_turn_taken() {
+            for _ in 0..self.pool.reap(socket) {
+                self.session.handle_sent();
+            }
+        }
         let State {
             pool,
             outbox,

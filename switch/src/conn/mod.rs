@@ -7,6 +7,7 @@
 //! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once,
 //! [`outside`] by ways of its own;
 //! [`readiness`] the descriptors to poll;
+//! [`keep`] what a lost connection leaves;
 //! [`mod@companion`] a stream that comes from elsewhere and may go back there;
 //! [`service`] what goes on while nobody is in a call; [`negotiate`] the beginning; [`stats`] what
 //! is counted.
@@ -19,6 +20,7 @@ mod drive;
 mod fetch;
 mod fifo;
 mod gather;
+mod keep;
 mod negotiate;
 mod outbox;
 mod outside;
@@ -62,6 +64,7 @@ use crate::socket::SanSocket;
 use crate::sys::Event;
 
 pub(crate) use companion::{Enlisted, Given, News, Observer, Sleep, Zeal};
+pub(crate) use keep::Kept;
 pub(crate) use readiness::Direction;
 pub(crate) use service::{Chores, Lingering, employ, flush_at_end, forget_lingering, kick};
 pub use stats::Stats;

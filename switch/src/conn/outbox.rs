@@ -45,6 +45,13 @@ impl Outbox {
         self.handed_bytes += len;
     }
 
+    /// Those.
+    pub(super) fn unhanded_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.unhanded()];
+        self.bytes.copy(self.handed_bytes, &mut bytes);
+        bytes
+    }
+
     /// Copies bytes of a send; `false` if it is none of these.
     pub(super) fn copy(&self, id: SendId, offset: usize, target: &mut [u8]) -> bool {
         let mut before = 0;

@@ -44,6 +44,19 @@ pub(super) struct Pool {
     sending: Vec<usize>,
     /// Why the first send that failed did.
     failed: Option<WsaError>,
+    /// If the last messages are to be had again: their buffers are used in turn.
+    ring: Option<Ring>,
+}
+
+/// The order in which send buffers are used when what they say may have to be said again.
+#[derive(Debug, Default)]
+struct Ring {
+    /// The buffer of the next message, which has the oldest one.
+    next: usize,
+    /// The length of each buffer's message.
+    lengths: Vec<usize>,
+    /// A message left its turn, or was lost.
+    broken: bool,
 }
 
 impl Pool {
@@ -64,6 +77,7 @@ impl Pool {
             sending: Vec::with_capacity(sends.len()),
             sends,
             failed: None,
+            ring: None,
         })
     }
 
@@ -140,6 +154,68 @@ impl Pool {
         };
     }
 
+    /// From now on the last messages, as many as there are send buffers, can be had again.
+    pub(super) fn keep_messages(&mut self) {
+        self.ring = Some(Ring {
+            lengths: vec![0; self.sends.len()],
+            ..Ring::default()
+        });
+    }
+
+    /// How many of the last messages can be had again.
+    pub(super) fn kept_messages(&self) -> usize {
+        match &self.ring {
+            Some(ring) if !ring.broken => ring.lengths.len(),
+            _ => 0,
+        }
+    }
+
+    /// The last messages, oldest first; fewer if there were not so many.
+    pub(super) fn last_messages(&self) -> impl Iterator<Item = &[u8]> {
+        let ring = self.ring.as_ref().filter(|ring| !ring.broken);
+        let order = ring.map(|ring| (ring.next..self.sends.len()).chain(0..ring.next));
+        order.into_iter().flatten().filter_map(|index| {
+            let len = self.ring.as_ref()?.lengths.get(index).copied()?;
+            let message = self.sends.get(index)?.sent().get(..len)?;
+            (len > 0).then_some(message)
+        })
+    }
+
+    /// Whether the next message has to wait until a send has been collected.
+    pub(super) fn is_turn_taken(&self) -> bool {
+        let ring = self.ring.as_ref();
+        ring.is_some_and(|ring| self.sending.first() == Some(&ring.next))
+    }
+
+    /// A free buffer; where messages are kept, the one with the oldest.
+    fn take_free(&mut self) -> Option<usize> {
+        let Some(ring) = self.ring.as_mut().filter(|ring| !ring.broken) else {
+            return self.free.pop();
+        };
+        match self.free.iter().position(|index| *index == ring.next) {
+            Some(place) => Some(self.free.swap_remove(place)),
+            None => {
+                // A provider that does not complete sends in order.
+                ring.broken = true;
+                self.free.pop()
+            }
+        }
+    }
+
+    /// This buffer has a message now.
+    fn keep(&mut self, index: usize, len: usize) {
+        if let Some(ring) = &mut self.ring {
+            if let Some(place) = ring.lengths.get_mut(index) {
+                *place = len;
+            }
+            ring.next = if index + 1 == self.sends.len() {
+                0
+            } else {
+                index + 1
+            };
+        }
+    }
+
     /// Sends one message that `fill` writes. `true` if its buffer is free again already.
     #[inline]
     pub(super) fn send(
@@ -148,12 +224,19 @@ impl Pool {
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Result<bool, WsaError> {
         let no_buffer = WsaError(wsdirect::abi::WSAENOBUFS);
-        let index = self.free.pop().ok_or(no_buffer)?;
+        let index = self.take_free().ok_or(no_buffer)?;
         let buffer = self.sends.get_mut(index).ok_or(no_buffer)?;
+        let mut written = 0;
         let posted = match fill(buffer.bytes_mut()) {
-            Some(len) => buffer.send(socket, len, self.notice),
+            Some(len) => {
+                written = len;
+                buffer.send(socket, len, self.notice)
+            }
             None => Err(WsaError(wsdirect::abi::WSAEMSGSIZE)),
         };
+        if self.ring.is_some() {
+            self.keep(index, written);
+        }
         match posted {
             Ok(Posted::Done(_)) => {
                 self.free.push(index);

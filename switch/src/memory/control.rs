@@ -138,6 +138,13 @@ impl ControlBuffer {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
+    /// What stands in a buffer of the half that sends, also while its send is pending.
+    pub(crate) fn sent(&self) -> &[u8] {
+        // SAFETY: this buffer's own part of a mapping that `keep` keeps; zeroed when it was mapped;
+        // a send only reads, and filling it borrows it exclusively.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+
     /// As [`ControlBuffer::bytes`], to be filled.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         if self.op.is_pending() {

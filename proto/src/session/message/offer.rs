@@ -16,7 +16,8 @@ const CAN_URGENT: u16 = 2;
 const CAN_SUSPEND: u16 = 4;
 const COMPANION: u16 = 8;
 const CAN_RETURN: u16 = 16;
-const CAN_ALL: u16 = CAN_READ | CAN_URGENT | CAN_SUSPEND | COMPANION | CAN_RETURN;
+const CAN_RESUME: u16 = 32;
+const CAN_ALL: u16 = CAN_READ | CAN_URGENT | CAN_SUSPEND | COMPANION | CAN_RETURN | CAN_RESUME;
 /// The addresses of the companion, in front of the spare bytes.
 const COMPANION_LEN: usize = 36;
 
@@ -65,6 +66,8 @@ pub struct Offer {
     pub suspend: bool,
     /// Return is understood.
     pub returns: bool,
+    /// If this session is lost, this side goes on elsewhere with a Resume.
+    pub resumes: bool,
     /// Posted receive buffers.
     pub receive_buffers: u32,
     /// Size of each, header included.
@@ -100,6 +103,7 @@ impl Offer {
             | if self.urgent { CAN_URGENT } else { 0 }
             | if self.suspend { CAN_SUSPEND } else { 0 }
             | if self.returns { CAN_RETURN } else { 0 }
+            | if self.resumes { CAN_RESUME } else { 0 }
             | if self.companion.is_some() {
                 COMPANION
             } else {
@@ -149,6 +153,7 @@ impl Offer {
             urgent: capabilities & CAN_URGENT != 0,
             suspend: capabilities & CAN_SUSPEND != 0,
             returns: capabilities & CAN_RETURN != 0,
+            resumes: capabilities & CAN_RESUME != 0,
             receive_buffers: fields.u32(),
             receive_buffer_size: fields.u32(),
             max_descriptor: fields.u16(),
