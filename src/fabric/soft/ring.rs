@@ -28,6 +28,10 @@ const TURN: u8 = 0xFF;
 const WINDOW: u64 = 64 << 10;
 /// A message that is small in this sense.
 const SMALL: usize = 512;
+/// The same in bytes where there are larger messages between them, as multiples of the largest one.
+/// What is in front of the turn is all the room there is until the consumer has come past it: with
+/// less, the large message behind a small one would wait for that each time.
+const WINDOW_OF: u64 = 8;
 /// After how many bytes the producer is told, at the latest.
 const TELL: u64 = 32 << 10;
 
@@ -49,6 +53,8 @@ pub(super) struct Producer {
     tail: u64,
     /// From here on the next small record may begin at the start of the ring.
     turn: u64,
+    /// The largest record since the last turn.
+    largest: u64,
 }
 
 impl Producer {
@@ -57,7 +63,9 @@ impl Producer {
     pub(super) fn reserve(&mut self, ring: Ring<'_>, len: usize) -> Result<Option<u64>, Broken> {
         // One granule more: the word behind the record must be free to be zeroed.
         let need = record_size(len) + GRANULE;
-        if self.head >= self.turn && len <= SMALL {
+        if len > SMALL {
+            self.largest = self.largest.max(need);
+        } else if self.head >= self.turn {
             self.consider_turn(ring, need)?;
         }
         if self.head - self.tail + need > ring.size() {
@@ -84,8 +92,9 @@ impl Producer {
     fn consider_turn(&mut self, ring: Ring<'_>, need: u64) -> Result<(), Broken> {
         let offset = self.head & (ring.size() - 1);
         let start = self.head - offset;
-        if offset < WINDOW {
-            self.turn = start + WINDOW;
+        let window = (WINDOW_OF * self.largest).min(ring.size() / 2).max(WINDOW);
+        if offset < window {
+            self.turn = start + window;
             return Ok(());
         }
         self.turn = start + ring.size() + WINDOW;
@@ -95,6 +104,7 @@ impl Producer {
             let len = usize::try_from(rest - HEADER).map_err(|_| Broken)?;
             self.publish(ring, TURN, len, 0);
             self.turn = self.head + WINDOW;
+            self.largest = 0;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::companion::Zeal;
 use super::fetch::Target;
 use super::fifo::{Fifo, copy_into};
 use super::gather::Gather;
+use super::inbox::{Inbox, WORTH_KEEPING};
 use super::outbox::Outbox;
 use super::outside::Outsiders;
 use super::pool::{Head, Pool};
@@ -41,7 +42,7 @@ pub(super) struct Direct<'a> {
 pub(super) struct State {
     pub(super) session: Session,
     pub(super) pool: Pool,
-    pub(super) main: Fifo,
+    pub(super) main: Inbox,
     pub(super) fill: Fifo,
     pub(super) urgent: Urgent,
     pub(super) outbox: Outbox,
@@ -172,7 +173,7 @@ impl State {
         State {
             session,
             pool,
-            main: Fifo::default(),
+            main: Inbox::default(),
             fill: Fifo::default(),
             urgent: Urgent::default(),
             outbox: Outbox::default(),
@@ -374,6 +375,7 @@ impl State {
         let message = self.pool.message(len);
         let mut delivered = 0;
         let mut urgent = 0;
+        let mut kept = None;
         self.meter.trace(false, message, || len);
         let taken = self.session.handle_message(now, message);
         self.meter.received(&self.session);
@@ -383,18 +385,18 @@ impl State {
                 range,
                 is_head,
             }) => {
-                let bytes = message.get(range).unwrap_or_default();
+                let bytes = message.get(range.clone()).unwrap_or_default();
                 // req: SEED-04 small data comes inside the control message
-                let fifo = match queue {
-                    Queue::Main => &mut self.main,
-                    Queue::Fill => &mut self.fill,
-                };
                 if is_head && let Some(target) = target {
                     delivered = target.put(bytes);
                 }
-                match bytes.get(delivered..) {
-                    None | Some([]) => {}
-                    Some(rest) => fifo.push(rest),
+                let rest = bytes.get(delivered..).unwrap_or_default();
+                match queue {
+                    _ if rest.is_empty() => {}
+                    Queue::Fill => self.fill.push(rest),
+                    Queue::Main if rest.len() < WORTH_KEEPING => self.main.push(rest),
+                    // It is copied but once, by who reads it.
+                    Queue::Main => kept = Some(range.start + delivered..range.end),
                 }
             }
             Ok(Incoming::Urgent { range, mark }) => {
@@ -408,6 +410,14 @@ impl State {
             }
             Ok(Incoming::Control | Incoming::Discarded) => {}
             Err(error) => tracing::warn!(%error, "the peer broke the session protocol"),
+        }
+        if let Some(range) = kept {
+            match self.pool.keep_received() {
+                Some(buffer) => self.main.keep(buffer, range),
+                None => self
+                    .main
+                    .push(self.pool.message(len).get(range).unwrap_or_default()),
+            }
         }
         // req: SEED-03 WSD-19 consumed at once and posted again, before anything is delivered
         self.pool.repost(socket);

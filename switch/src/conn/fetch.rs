@@ -6,7 +6,7 @@
 use wsd_proto::{Queue, Readable};
 
 use super::drive::{State, size};
-use super::fifo::{Fifo, copy_into};
+use super::fifo::copy_into;
 use crate::memory::Space;
 use crate::socket::SanSocket;
 
@@ -92,7 +92,10 @@ impl State {
                 Readable::Bytes { queue, len } => {
                     let most = self.urgent.room_before(self.session.consumed_offset());
                     let count = self.copy_queue(queue, len.min(most), target);
-                    self.fifo(queue).consume(count);
+                    match queue {
+                        Queue::Main => self.main.consume(count, |read| self.pool.give_back(read)),
+                        Queue::Fill => self.fill.consume(count),
+                    }
                     count
                 }
                 Readable::Temp { temp, offset, len } => match self.transfers.temp(temp) {
@@ -171,26 +174,21 @@ impl State {
         }
     }
 
-    fn fifo(&mut self, queue: Queue) -> &mut Fifo {
-        match queue {
-            Queue::Main => &mut self.main,
-            Queue::Fill => &mut self.fill,
-        }
-    }
-
-    fn copy_queue(&mut self, queue: Queue, len: u64, target: &mut Target<'_>) -> usize {
+    fn copy_queue(&self, queue: Queue, len: u64, target: &mut Target<'_>) -> usize {
         let rest = target.rest();
         let most = rest.len().min(size(len));
-        let count = self
-            .fifo(queue)
-            .copy(0, rest.get_mut(..most).unwrap_or_default());
+        let room = rest.get_mut(..most).unwrap_or_default();
+        let count = match queue {
+            Queue::Main => self.main.copy(room),
+            Queue::Fill => self.fill.copy(0, room),
+        };
         target.filled += count;
         count
     }
 
     /// Nothing of what has arrived is wanted any more.
     pub(super) fn discard(&mut self) {
-        self.main.clear();
+        self.main.clear(|read| self.pool.give_back(read));
         self.fill.clear();
     }
 

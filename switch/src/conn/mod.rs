@@ -2,7 +2,7 @@
 //! stream with the behaviour of a TCP socket.
 //!
 //! What each file owns: [`drive`] the session and what it wants done; [`pool`] the control buffers;
-//! [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
+//! [`inbox`], [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
 //! of large transfers; [`read`] and [`mod@write`] the two directions as the application sees them;
 //! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once,
 //! [`outside`] by ways of its own;
@@ -20,6 +20,7 @@ mod drive;
 mod fetch;
 mod fifo;
 mod gather;
+mod inbox;
 mod keep;
 mod negotiate;
 mod outbox;

@@ -1,7 +1,9 @@
 //! The control buffers of a connection: half of them posted as receives, the other half to send.
 //!
 //! Owns the order of the posted receives and which send buffers are free. Knows nothing of what the
-//! messages say. Invariant: a receive whose message was taken is posted again at once or never.
+//! messages say. A message that is worth it may stay in its buffer until it was read: another one
+//! is posted in its place. Invariant: a receive whose message was taken is posted again at once or
+//! never.
 
 use std::io;
 
@@ -9,6 +11,9 @@ use crate::error::WsaError;
 use crate::lent::{Notice, Outcome, Posted};
 use crate::memory::{Closed, ControlArea, ControlBuffer, ControlHalf, Half, Held};
 use crate::socket::SanSocket;
+
+/// Messages that may stay in their buffers at a time.
+pub(super) const SPARES: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Receive {
@@ -38,6 +43,8 @@ pub(super) struct Pool {
     in_use: usize,
     /// The oldest receive.
     head: usize,
+    /// Buffers to be posted in the place of those that are kept, the one used last at the end.
+    spares: Vec<ControlBuffer>,
     sends: Vec<ControlBuffer>,
     free: Vec<usize>,
     /// Buffers whose send has not completed, oldest first. Hardly ever more than a few.
@@ -62,7 +69,9 @@ struct Ring {
 impl Pool {
     /// Sets the buffers up; nothing is touched or registered yet.
     pub(super) fn new(socket: &SanSocket, size: usize, count: usize) -> io::Result<Pool> {
-        let (half, sends, receives) = ControlArea::new(size, count, count)?.split(|| socket.op());
+        let area = ControlArea::new(size, count, count + SPARES)?;
+        let (half, sends, mut receives) = area.split(|| socket.op());
+        let spares = receives.split_off(count.min(receives.len()));
         Ok(Pool {
             half,
             held: Vec::with_capacity(2),
@@ -73,6 +82,7 @@ impl Pool {
                 .collect(),
             in_use: 0,
             head: 0,
+            spares,
             free: (0..sends.len()).rev().collect(),
             sending: Vec::with_capacity(sends.len()),
             sends,
@@ -132,6 +142,23 @@ impl Pool {
             .get(self.head)
             .map_or(&[][..], |(buffer, _)| buffer.bytes());
         buffer.get(..len).unwrap_or_default()
+    }
+
+    /// Takes the buffer with the message out of the oldest receive and puts another one there.
+    /// `None` if there is none.
+    pub(super) fn keep_received(&mut self) -> Option<ControlBuffer> {
+        let (buffer, _) = self.receives.get_mut(self.head)?;
+        Some(std::mem::replace(buffer, self.spares.pop()?))
+    }
+
+    #[cfg(test)]
+    pub(super) fn spare(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// What stands in this buffer was read.
+    pub(super) fn give_back(&mut self, buffer: ControlBuffer) {
+        self.spares.push(buffer);
     }
 
     /// Posts the oldest receive again, as the newest. req: SEED-03 WSD-19
@@ -305,7 +332,8 @@ impl Pool {
             held.forget(closed);
         }
         let receives = self.receives.drain(..).map(|(buffer, _)| buffer);
-        for buffer in receives.chain(self.sends.drain(..)) {
+        let spares = self.spares.drain(..);
+        for buffer in receives.chain(spares).chain(self.sends.drain(..)) {
             buffer.forget(closed);
         }
         self.free.clear();

@@ -21,6 +21,7 @@ use crate::sys::{self, PollFd};
 use crate::table::EntryPoint;
 
 mod ahead;
+mod kept;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -105,6 +105,28 @@ fn a_chat_stays_in_the_first_part_of_the_ring_and_a_stream_uses_all_of_it() {
 }
 
 #[test]
+fn large_records_behind_a_small_one_never_wait_for_a_consumer_that_has_taken_all_before() {
+    for (size, large) in [(1 << 20, 33_000), (256 << 10, 15_000)] {
+        let (segment, _file) = Segment::create(size).unwrap();
+        let ring = segment.ring(Side::Acceptor, Lane::Messages);
+        let (mut producer, mut consumer) = (Producer::default(), Consumer::default());
+        let mut furthest = 0;
+        for round in 0..1_000 {
+            for len in [250, large, large] {
+                let position = producer.reserve(ring, len).unwrap();
+                let position = position.unwrap_or_else(|| panic!("no room in round {round}"));
+                furthest = furthest.max(position % size as u64);
+                producer.publish(ring, 1, len, round);
+            }
+            while let Some(record) = consumer.peek(ring).unwrap() {
+                consumer.release(ring, record);
+            }
+        }
+        assert!(furthest < size as u64 * 2 / 3, "{furthest} of {size}");
+    }
+}
+
+#[test]
 fn two_threads_pass_many_records_through_a_small_ring() {
     let (ours, file) = Segment::create(SIZE).unwrap();
     let theirs = Segment::join(file.as_fd(), SIZE).unwrap();
