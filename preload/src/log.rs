@@ -25,10 +25,13 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// The name that the program was started by, without its folder.
-pub(crate) fn program() -> String {
-    let path = std::env::current_exe().unwrap_or_default();
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().replace(char::is_whitespace, "_")
+pub(crate) fn program() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let path = std::env::current_exe().unwrap_or_default();
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().replace(char::is_whitespace, "_")
+    })
 }
 
 /// Appends a line. Without a log, or without room, nothing happens. errno is kept.

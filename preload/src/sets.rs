@@ -9,6 +9,7 @@
 //!
 //! * this file: the sets of the process by number, and the set as a whole;
 //! * `member`: one connection in one set, where it is registered, and moving it;
+//! * `notes`: connections for which the SAN was never sought: where they are is noted, and no more;
 //! * `control`: epoll_ctl(); `wait`, `spin`: epoll_wait(); `watch`: what companions tell;
 //! * `fork`: two processes with one set;
 //! * `hash`: maps by numbers; `care`: the service thread's part, for sets whose waiters we do not see; `sys`: the kernel.
@@ -21,6 +22,7 @@ mod control;
 mod fork;
 mod hash;
 mod member;
+mod notes;
 mod spin;
 pub(crate) mod sys;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub(crate) use control::control;
 pub(crate) use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
+pub(crate) use notes::{Notes, announced};
 pub(crate) use spin::{SPUN, Spin};
 pub(crate) use wait::{Wait, wait};
 pub(crate) use watch::tell_others;
@@ -48,6 +51,8 @@ use member::{Cookie, Home, Member};
 /// A poll set of the program.
 pub(crate) struct Set {
     me: Weak<Set>,
+    /// Names it in this process: no other set ever has it.
+    name: usize,
     /// Connections that are registered.
     members: AtomicUsize,
     /// Registrations that the kernel's set does not have with the TCP socket.
@@ -152,8 +157,11 @@ impl Drop for Own {
 
 impl Set {
     fn new() -> Arc<Set> {
+        // 0 is nobody's.
+        static NAMES: AtomicUsize = AtomicUsize::new(1);
         Arc::new_cyclic(|me| Set {
             me: me.clone(),
+            name: NAMES.fetch_add(1, Ordering::Relaxed),
             members: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),
             moves: AtomicU64::new(0),
@@ -305,6 +313,13 @@ pub(crate) fn get(fd: RawFd) -> Option<Arc<Set>> {
     SETS.read().as_ref()?.get(&fd).cloned()
 }
 
+/// The set of this name, if any number still stands for it.
+fn named(name: usize) -> Option<Arc<Set>> {
+    let sets = SETS.read();
+    let found = sets.as_ref()?.values().find(|set| set.name == name);
+    found.cloned()
+}
+
 /// The set of this number, made if nothing is known of it.
 fn get_or_new(fd: RawFd) -> Arc<Set> {
     get(fd).unwrap_or_else(|| {
@@ -317,7 +332,7 @@ fn get_or_new(fd: RawFd) -> Arc<Set> {
 /// Enters a number for a set.
 fn name(fd: RawFd, set: &Arc<Set>) {
     // What the number was before goes with this.
-    crate::table::set_poll_set(fd);
+    crate::table::set_poll_set(fd, set.name);
     set.lock().numbers.push(fd);
     let mut sets = SETS.write();
     let sets = sets.get_or_insert_with(Map::default);

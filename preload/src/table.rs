@@ -11,11 +11,12 @@
 use core::ptr;
 use std::ops::Deref;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use wsd_switch::companion::Companion;
 
+use crate::sets::Notes;
 use crate::{file, guard, sets};
 
 /// Numbers in one page of the map.
@@ -47,9 +48,17 @@ const NOTHING: usize = 0;
 const STREAM: usize = 1;
 const PRIVATE: usize = 2;
 const OTHER: usize = 3;
+/// The low bits of a set's word; its name is in the others.
 const SET: usize = 4;
-/// The greatest word that is not an address.
-const LAST_MARK: usize = SET;
+/// The bits that are zero in an address, and not all of them in a mark.
+const LOW: usize = align_of::<Node>() - 1;
+const _: () = assert!(SET <= LOW);
+
+/// Whether a word is the address of a node.
+#[inline]
+fn is_node(word: *mut Node) -> bool {
+    word.addr() & LOW == 0 && !word.is_null()
+}
 
 /// One number.
 struct Slot {
@@ -73,18 +82,38 @@ pub(crate) struct Descriptor {
     numbers: AtomicUsize,
     /// Calls that did not go to the kernel.
     calls: AtomicUsize,
-    /// Which file it is: a number that leads to another file was closed without our knowledge.
-    identity: Option<file::Identity>,
+    /// Which file it is: a number that leads to another file was closed without our knowledge. Asked
+    /// when the SAN is first sought, before which nothing depends on it.
+    identity: OnceLock<Option<file::Identity>>,
+    notes: Notes,
 }
 
 impl Descriptor {
     pub(crate) fn new(companion: Arc<Companion>, fd: RawFd) -> Arc<Descriptor> {
-        Arc::new(Descriptor {
+        let is_new = companion.announce();
+        let made = Descriptor {
             companion,
             numbers: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
-            identity: file::identity(fd),
-        })
+            identity: OnceLock::new(),
+            notes: Notes::default(),
+        };
+        if !is_new {
+            made.wake(fd);
+        }
+        Arc::new(made)
+    }
+
+    /// The SAN is about to be sought: what was not worth while for a short connection is done now.
+    /// False: another thread is in the middle of something.
+    pub(crate) fn wake(&self, fd: RawFd) -> bool {
+        self.identity.get_or_init(|| file::identity(fd));
+        self.notes.settle(&self.companion)
+    }
+
+    /// In which sets of the program it is, as long as that is nobody's business but the kernel's.
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     pub(crate) fn companion(&self) -> &Arc<Companion> {
@@ -101,7 +130,8 @@ impl Descriptor {
 
     /// Whether the number still leads to the file that it led to. A system call: not for each byte.
     pub(crate) fn is_behind(&self, fd: RawFd) -> bool {
-        self.identity.is_some() && file::identity(fd) == self.identity
+        let known = self.identity.get().copied().flatten();
+        known.is_some() && file::identity(fd) == known
     }
 }
 
@@ -170,7 +200,7 @@ fn slot_made(fd: RawFd) -> Option<&'static Slot> {
 #[inline]
 pub(crate) fn get(fd: RawFd) -> Option<Held> {
     let slot = slot(fd)?;
-    if slot.word.load(Ordering::Relaxed).addr() <= LAST_MARK {
+    if !is_node(slot.word.load(Ordering::Relaxed)) {
         return None;
     }
     hold(slot)
@@ -180,7 +210,7 @@ pub(crate) fn get(fd: RawFd) -> Option<Held> {
 fn hold(slot: &'static Slot) -> Option<Held> {
     slot.pins.fetch_add(1, Ordering::SeqCst);
     let word = slot.word.load(Ordering::SeqCst);
-    if word.addr() <= LAST_MARK {
+    if !is_node(word) {
         slot.pins.fetch_sub(1, Ordering::Release);
         return None;
     }
@@ -198,7 +228,7 @@ pub(crate) fn mark(fd: RawFd) -> Mark {
         STREAM => Mark::Stream,
         PRIVATE => Mark::Private,
         OTHER => Mark::Other,
-        SET => Mark::Set,
+        word if word & LOW == SET => Mark::Set,
         _ => Mark::Connection,
     }
 }
@@ -224,9 +254,15 @@ pub(crate) fn set_other(fd: RawFd) {
     set(fd, OTHER);
 }
 
-/// The number is a poll set of the program.
-pub(crate) fn set_poll_set(fd: RawFd) {
-    set(fd, SET);
+/// The number is a poll set of the program, with this name.
+pub(crate) fn set_poll_set(fd: RawFd, name: usize) {
+    set(fd, name * (LOW + 1) + SET);
+}
+
+/// The name of the poll set under this number.
+pub(crate) fn name_of_set(fd: RawFd) -> Option<usize> {
+    let word = slot(fd)?.word.load(Ordering::Relaxed).addr();
+    (word & LOW == SET).then_some(word / (LOW + 1))
 }
 
 /// The number is a descriptor of our own.
@@ -304,7 +340,7 @@ static RETIRED: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
 /// The number does not stand for this word any more.
 fn given_up(fd: RawFd, word: *mut Node) -> Option<Taken> {
-    if word.addr() == SET {
+    if word.addr() & LOW == SET {
         sets::closed(fd);
     }
     retire(word)
@@ -312,7 +348,7 @@ fn given_up(fd: RawFd, word: *mut Node) -> Option<Taken> {
 
 /// Gives up a word that is in no slot any more. What it stood for, if that was a connection.
 fn retire(word: *mut Node) -> Option<Taken> {
-    if word.addr() <= LAST_MARK {
+    if !is_node(word) {
         return None;
     }
     // SAFETY: the word was a node in a slot, and only who took it out comes here with it; it is
@@ -431,6 +467,8 @@ mod tests {
     fn a_number_that_leads_elsewhere_is_noticed() {
         let (stream, peer) = connection();
         let d = descriptor(&stream);
+        assert!(!d.is_behind(stream.as_raw_fd()), "not asked for yet");
+        assert!(d.wake(stream.as_raw_fd()));
         assert!(d.is_behind(stream.as_raw_fd()));
         assert!(!d.is_behind(peer.as_raw_fd()));
         assert!(!d.is_behind(-1));

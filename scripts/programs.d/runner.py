@@ -117,14 +117,16 @@ class Run:
         self.started = []
         self.until = time.monotonic() + LIMIT * (3 if long else 1)
 
-    def env(self, end, aside=False):
-        """The environment of one end: "server" or "client"."""
+    def env(self, end, aside=False, logged=True):
+        """The environment of one end: "server" or "client". Not `logged`: the library writes no
+        lines, of which there is one at the end of each connection."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("WSD_")}
         env["LC_ALL"] = "C"
         if self.mode == "plain" or (self.mode in ("server", "client") and self.mode != end):
             return env
         env["LD_PRELOAD"] = str(self.library)
-        env["WSD_LOG"] = str(self.aside if aside else self.log)
+        if logged:
+            env["WSD_LOG"] = str(self.aside if aside else self.log)
         if self.mode == "off":
             env["WSD_SWITCH"] = "off"
         elif self.mode != "lazy":
@@ -158,10 +160,11 @@ class Run:
         process.output.seek(0)
         return process.output.read()[-800:].decode(errors="replace").strip()
 
-    def client(self, *command, ok=(0,), stdin=None, text=True, aside=False):
-        """Runs to the end and returns what it printed. `aside`: its connections are not the load's."""
+    def client(self, *command, ok=(0,), stdin=None, text=True, aside=False, logged=True):
+        """Runs to the end and returns what it printed. `aside`: its connections are not the load's.
+        `logged`: see `env`."""
         try:
-            done = subprocess.run([str(word) for word in command], env=self.env("client", aside),
+            done = subprocess.run([str(word) for word in command], env=self.env("client", aside, logged),
                                   stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.PIPE, timeout=self.left())
         except subprocess.TimeoutExpired as expired:

@@ -20,10 +20,10 @@ pub(crate) mod syscall;
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 
-use wsd_switch::companion::{Kernel, set_kernel};
+use wsd_switch::companion::{Kernel, set_herald, set_kernel};
 
 use crate::real::address;
-use crate::{hidden, real, table};
+use crate::{hidden, real, sets, table};
 
 /// Tells the switch which functions are the real ones, so that it does not come back to us.
 #[allow(
@@ -55,6 +55,7 @@ pub(crate) fn give_kernel() {
     };
     // SAFETY: each is what `real` found, or goes to the kernel as libc's would.
     unsafe { set_kernel(kernel) };
+    set_herald(sets::announced);
 }
 
 /// fcntl() for the switch: numbers that it makes are out of the program's reach.

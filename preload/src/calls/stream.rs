@@ -191,7 +191,10 @@ pub(super) unsafe fn transmit(
         drop(inside);
         set_errno(before);
         let sent = kernel();
-        keeping_errno(|| sending.finish(sent));
+        keeping_errno(|| {
+            let _inside = guard::enter();
+            sending.finish(sent);
+        });
         return sent;
     }
     drop(inside);

@@ -17,7 +17,7 @@ use super::member::{EXCLUSIVE, Home, Member, Registration, fits_direct, key_of};
 use super::{Set, State, watch};
 use crate::raw::{errno, fail, set_errno};
 use crate::table::Held;
-use crate::{guard, real};
+use crate::{guard, real, table};
 
 /// So far from our own frame, in bytes, an event is taken to be in a calling one.
 const FRAMES: usize = 64 << 10;
@@ -28,15 +28,15 @@ const WAKEUP: u32 = libc::EPOLLWAKEUP as u32;
 
 /// A call of epoll_ctl() with the program's own arguments.
 #[derive(Clone, Copy)]
-struct Call {
+pub(super) struct Call {
     set: RawFd,
-    operation: c_int,
+    pub(super) operation: c_int,
     event: *mut epoll_event,
 }
 
 impl Call {
     /// Asks the kernel, about this number.
-    fn ask(self, fd: RawFd) -> c_int {
+    pub(super) fn ask(self, fd: RawFd) -> c_int {
         // SAFETY: the program's own arguments but for the number.
         unsafe { real::epoll_ctl(self.set, self.operation, fd, self.event) }
     }
@@ -77,7 +77,7 @@ impl Call {
     }
 
     /// What the program wants; only after the kernel has read it, or if it is in a calling frame.
-    fn event(self) -> (u32, u64) {
+    pub(super) fn event(self) -> (u32, u64) {
         // SAFETY: the kernel has just read it, or it is on this thread's stack, where callers are: so
         // it can be read.
         let event = unsafe { self.event.read_unaligned() };
@@ -102,9 +102,8 @@ pub(crate) fn control(
     if !matches!(operation, EPOLL_CTL_ADD | EPOLL_CTL_MOD | EPOLL_CTL_DEL) || set == fd {
         return call.ask(fd);
     }
-    let companion = held.descriptor().companion();
-    let set = match super::get(set) {
-        Some(set) => set,
+    let name = match table::name_of_set(set) {
+        Some(name) => name,
         // Is it a set at all?
         None if call.operation != EPOLL_CTL_ADD => return call.ask(fd),
         None => {
@@ -114,10 +113,17 @@ pub(crate) fn control(
             if errno() != libc::ENOENT {
                 return call.ask(fd);
             }
-            super::get_or_new(set)
+            super::get_or_new(set).name
         }
     };
-    set.control(call, fd, companion)
+    let descriptor = held.descriptor();
+    if let Some(answer) = descriptor.notes().control(call, fd, name) {
+        return answer;
+    }
+    match super::get(set) {
+        Some(set) => set.control(call, fd, descriptor.companion()),
+        None => call.ask(fd),
+    }
 }
 
 impl Set {
@@ -339,7 +345,12 @@ impl Set {
 
 impl State {
     /// Enters a registration; true if the companion was not in the set before.
-    fn enter(&mut self, set: &Set, companion: &Arc<Companion>, entry: Registration) -> bool {
+    pub(super) fn enter(
+        &mut self,
+        set: &Set,
+        companion: &Arc<Companion>,
+        entry: Registration,
+    ) -> bool {
         let known = self.index_of(key_of(companion));
         let index = match known {
             Some(index) => Some(index),

@@ -11,14 +11,46 @@ use parking_lot::lock_api::{RawMutex as _, RawRwLock as _};
 use parking_lot::{Mutex, MutexGuard, RawMutex, RawRwLock};
 
 use super::{SETS, Set};
+use crate::table::{self, Descriptor, Mark};
 
-/// The sets that are locked because a fork is under way.
-static LOCKED: Mutex<Vec<Arc<Set>>> = Mutex::new(Vec::new());
+/// What is locked because a fork is under way.
+#[derive(Default)]
+struct Locked {
+    /// Whose notes are.
+    descriptors: Vec<Arc<Descriptor>>,
+    sets: Vec<Arc<Set>>,
+}
+
+static LOCKED: Mutex<Locked> = Mutex::new(Locked {
+    descriptors: Vec::new(),
+    sets: Vec::new(),
+});
+
+/// The connections of the process.
+fn connections() -> Vec<Arc<Descriptor>> {
+    let mut all = Vec::new();
+    if table::was_used() {
+        table::each(|fd, mark| {
+            if mark == Mark::Connection
+                && let Some(held) = table::get(fd)
+            {
+                all.push(Arc::clone(held.descriptor()));
+            }
+        });
+    }
+    all.sort_by_key(|descriptor| Arc::as_ptr(descriptor).addr());
+    all.dedup_by_key(|descriptor| Arc::as_ptr(descriptor).addr());
+    all
+}
 
 /// Right before a fork: nobody else is in the middle of something.
 #[allow(clippy::mem_forget, reason = "unlocked by force, in two processes")]
 pub(crate) fn before_fork() {
     let mut locked = LOCKED.lock();
+    let descriptors = connections();
+    for descriptor in &descriptors {
+        MutexGuard::leak(descriptor.notes().lock().lock());
+    }
     let sets = SETS.write();
     let mut all: Vec<Arc<Set>> = sets.iter().flat_map(|map| map.values().cloned()).collect();
     all.sort_by_key(|set| Arc::as_ptr(set).addr());
@@ -27,36 +59,46 @@ pub(crate) fn before_fork() {
         MutexGuard::leak(set.lock());
     }
     std::mem::forget(sets);
-    *locked = all;
+    *locked = Locked {
+        descriptors,
+        sets: all,
+    };
     MutexGuard::leak(locked);
 }
 
-fn unlock() -> Vec<Arc<Set>> {
+fn unlock() -> Locked {
     // SAFETY: `before_fork` has locked it on this thread and leaked the guard.
     unsafe { LOCKED.force_unlock() };
     let locked = std::mem::take(&mut *LOCKED.lock());
-    for set in &locked {
+    for set in &locked.sets {
         // SAFETY: as above.
         unsafe { set.state.force_unlock() };
     }
     // SAFETY: as above.
     unsafe { SETS.force_unlock_write() };
+    for descriptor in &locked.descriptors {
+        // SAFETY: as above.
+        unsafe { descriptor.notes().lock().force_unlock() };
+    }
     locked
 }
 
 /// Makes a lock free in the child. Those who waited for it in the parent are not here, and to unlock
 /// it might hand it over to one of them.
-fn free<T>(mutex: &Mutex<T>) {
+pub(super) fn free<T>(mutex: &Mutex<T>) {
     // SAFETY: the raw lock is only written, see below.
     let raw = core::ptr::from_ref(unsafe { mutex.raw() }).cast_mut();
     // SAFETY: nothing but an atomic, and there is no other thread that could use it.
     unsafe { raw.write(RawMutex::INIT) };
 }
 
-fn free_all() -> Vec<Arc<Set>> {
+fn free_all() -> Locked {
     free(&LOCKED);
     let locked = std::mem::take(&mut *LOCKED.lock());
-    for set in &locked {
+    for descriptor in &locked.descriptors {
+        free(descriptor.notes().lock());
+    }
+    for set in &locked.sets {
         free(&set.state);
     }
     // SAFETY: the raw lock is only written, see below.
@@ -73,7 +115,7 @@ pub(crate) fn after_fork_in_parent() {
 
 /// In the child.
 pub(crate) fn after_fork_in_child() {
-    for set in free_all() {
+    for set in free_all().sets {
         set.inside.store(0, Ordering::Relaxed);
         set.sleeping.store(0, Ordering::Relaxed);
         set.passing.store(0, Ordering::Relaxed);

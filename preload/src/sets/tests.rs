@@ -1,14 +1,17 @@
 //! Sets with connections that the SAN carries, at moments that a program meets by chance only.
 
+use core::ffi::c_int;
 use core::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use libc::{EPOLL_CTL_ADD, epoll_event};
-use wsd_switch::companion::Chore as _;
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event};
+use wsd_switch::companion::{Chore as _, Companion, Role};
 
-use super::member::{Home, key_of};
+use super::member::{EDGES, Home, key_of};
 use super::wait::Look;
 use super::{Set, get, sys};
 use crate::clock::Time;
@@ -138,4 +141,131 @@ impl Set {
             let _put = state.put(u32::try_from(index).unwrap());
         }
     }
+}
+
+/// A connection that the kernel carries and that nobody has sought the SAN for, and its peer.
+struct Plain {
+    stream: TcpStream,
+    peer: TcpStream,
+    descriptor: Arc<Descriptor>,
+}
+
+fn plain() -> Plain {
+    crate::prepare();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let peer = listener.accept().unwrap().0;
+    let companion = Companion::new(stream.as_fd(), Role::Connected).unwrap();
+    let descriptor = Descriptor::new(companion, stream.as_raw_fd());
+    drop(table::insert(stream.as_raw_fd(), Arc::clone(&descriptor)));
+    Plain {
+        stream,
+        peer,
+        descriptor,
+    }
+}
+
+impl Plain {
+    fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    fn control(&self, set: RawFd, operation: c_int, events: u32, data: u64) -> c_int {
+        let mut event = epoll_event { events, u64: data };
+        let held = table::get(self.fd()).unwrap();
+        super::control(set, operation, self.fd(), &raw mut event, &held)
+    }
+
+    /// Its registrations in a set, as the set knows them.
+    fn known(&self, set: &Set) -> Vec<(u32, u64)> {
+        let mut state = set.lock();
+        let Some(index) = state.index_of(key_of(self.descriptor.companion())) else {
+            return Vec::new();
+        };
+        let member = state.member(index).unwrap();
+        let told = |r: &super::member::Registration| (r.events, r.data);
+        member.registrations.iter().map(told).collect()
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        drop(table::take(self.fd()));
+    }
+}
+
+fn new_set() -> (RawFd, Arc<Set>) {
+    let number = sys::new_set().unwrap();
+    super::created(number);
+    (number, get(number).unwrap())
+}
+
+fn close_set(number: RawFd) {
+    super::closed(number);
+    sys::close(number);
+}
+
+/// The data of what the kernel's set has ready.
+fn ready(set: RawFd) -> Vec<u64> {
+    let mut room = [const { MaybeUninit::uninit() }; 8];
+    let events = sys::wait(set, &mut room, Time::Millis(0), None).unwrap();
+    events.iter().map(|event| event.u64).collect()
+}
+
+#[test]
+fn sets_learn_of_a_connection_when_the_san_is_sought_and_only_of_what_is_registered_then() {
+    let plain = plain();
+    let (one, one_set) = new_set();
+    let (other, other_set) = new_set();
+    let (third, third_set) = new_set();
+    for (set, data) in [(one, 1), (other, 2), (third, 3)] {
+        assert_eq!(plain.control(set, EPOLL_CTL_ADD, INPUT, data), 0);
+    }
+    assert_eq!(plain.control(one, EPOLL_CTL_ADD, INPUT, 9), -1, "twice");
+    assert_eq!(plain.control(one, EPOLL_CTL_MOD, INPUT | EDGES, 4), 0);
+    assert_eq!(plain.control(other, EPOLL_CTL_DEL, 0, 0), 0);
+    (&plain.peer).write_all(b"x").unwrap();
+    until("the kernel's own events", || ready(one) == [4]);
+    assert_eq!((ready(other), ready(third)), (vec![], vec![3]));
+    let sets = [&one_set, &other_set, &third_set];
+    assert!(sets.iter().all(|set| plain.known(set).is_empty()));
+
+    assert!(super::announced(plain.descriptor.companion(), plain.fd()));
+    let known = sets.map(|set| plain.known(set));
+    assert_eq!(known, [vec![(INPUT | EDGES, 4)], vec![], vec![(INPUT, 3)]]);
+    // From now on they are told at once.
+    assert_eq!(plain.control(third, EPOLL_CTL_DEL, 0, 0), 0);
+    assert_eq!(plain.control(other, EPOLL_CTL_ADD, INPUT, 5), 0);
+    let known = sets.map(|set| plain.known(set));
+    assert_eq!(known, [vec![(INPUT | EDGES, 4)], vec![(INPUT, 5)], vec![]]);
+    for set in [one, other, third] {
+        close_set(set);
+    }
+}
+
+#[test]
+fn a_set_that_has_lost_its_first_number_learns_of_its_connections_all_the_same() {
+    let plain = plain();
+    let (first, set) = new_set();
+    let (gone, gone_set) = new_set();
+    assert_eq!(plain.control(first, EPOLL_CTL_ADD, INPUT, 1), 0);
+    assert_eq!(plain.control(gone, EPOLL_CTL_ADD, INPUT, 2), 0);
+    let second = sys::duplicate(first).unwrap();
+    super::duplicated(first, second);
+    close_set(first);
+    close_set(gone);
+    assert!(super::announced(plain.descriptor.companion(), plain.fd()));
+    assert_eq!(plain.known(&set), [(INPUT, 1)]);
+    assert!(plain.known(&gone_set).is_empty());
+    close_set(second);
+}
+
+#[test]
+fn the_san_is_not_sought_in_another_connections_name() {
+    let (plain, other) = (plain(), plain());
+    assert!(!super::announced(plain.descriptor.companion(), other.fd()));
+    assert!(!super::announced(plain.descriptor.companion(), -1));
+    assert!(!plain.descriptor.is_behind(plain.fd()), "nothing was done");
+    assert!(super::announced(plain.descriptor.companion(), plain.fd()));
+    assert!(plain.descriptor.is_behind(plain.fd()));
 }

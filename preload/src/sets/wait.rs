@@ -24,8 +24,8 @@ use super::member::{Cookie, Home, ONESHOT, Registration};
 use super::sys;
 use super::{Set, State, watch};
 use crate::clock::{Blocked, Clock, Time};
-use crate::guard;
 use crate::raw::{errno, set_errno};
+use crate::{guard, table};
 
 /// What a wait is about.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ pub(crate) fn wait(wait: Wait<'_>, plain: impl FnOnce() -> c_int) -> c_int {
     let Ok(room) = usize::try_from(wait.room) else {
         return plain();
     };
-    if room == 0 || wait.events.is_null() || set.members.load(Ordering::Relaxed) == 0 {
+    if room == 0 || wait.events.is_null() || !table::was_used() {
         return plain();
     }
     // SAFETY: the program says that there is room for so many events.

@@ -63,7 +63,8 @@ pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
 pub use registry::{Snapshot, Totals, all, totals};
 pub use waiting::{
-    Armed, Chore, Next, Sleeper, Watcher, kick, lower_own_wake_up, own_wake_up, serve, spin_time,
+    Armed, Chore, Herald, Next, Sleeper, Watcher, kick, lower_own_wake_up, own_wake_up, serve,
+    set_herald, spin_time,
 };
 
 /// Which end of the connection this process is.
@@ -120,6 +121,8 @@ pub struct Companion {
     watcher: OnceLock<Arc<dyn Watcher>>,
     /// A waiter has looked and is to be told of what it does not see.
     observed: AtomicBool,
+    /// The herald is to be asked before the SAN is sought.
+    announced: AtomicBool,
     /// Where others see it.
     shown: Shown,
     slot: registry::Slot,
@@ -181,6 +184,7 @@ impl Companion {
             me: me.clone(),
             watcher: OnceLock::new(),
             observed: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
             shown: Shown::new(role, number),
             slot,
             number,
@@ -257,6 +261,12 @@ impl Companion {
         self.trigger_turns.store(u32::MAX, Ordering::Relaxed);
         if self.poisoned.load(Ordering::Relaxed) {
             self.set_reason(Reason::Urgent);
+            return;
+        }
+        if self.announced.load(Ordering::Relaxed) && !waiting::herald(self, fd) {
+            // The next call asks again.
+            self.trigger.store(1, Ordering::Relaxed);
+            self.trigger_turns.store(1, Ordering::Relaxed);
             return;
         }
         service::seek(self, fd);
@@ -379,6 +389,9 @@ impl Companion {
     /// What the SAN has still to deliver is looked after in the background.
     pub fn close(&self, fd: RawFd) {
         self.tell_closed();
+        if self.end_plainly() {
+            return;
+        }
         self.end_hand();
         let guarded = self.rx.phase() == GUARDED;
         let carried = |core: &Core| core.connection.is_some() || core.lost.is_some();
@@ -404,6 +417,24 @@ impl Companion {
         self.leaving.store(true, Ordering::SeqCst);
         self.end_hand();
         self.end(None);
+    }
+
+    /// The end of a connection that has only ever been the kernel's, as most short ones are. False if
+    /// there is more to it.
+    fn end_plainly(&self) -> bool {
+        let mut core = self.core.lock();
+        let plain = core.is_untouched()
+            && self.rx.phase() == KERNEL
+            && self.tx.phase() == KERNEL
+            && !core.closed;
+        if plain {
+            core.closed = true;
+            core.write_shut = true;
+            core.stage = Stage::Never;
+            drop(core);
+            self.forsake();
+        }
+        plain
     }
 
     fn end(&self, linger: Option<c_int>) {

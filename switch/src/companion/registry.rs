@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::state::Direction;
 use super::{Companion, Path, Reason, Role};
 use crate::conn::Stats;
 
@@ -115,18 +116,12 @@ pub(super) fn enter(make: impl FnOnce(&Weak<Companion>, Slot) -> Companion) -> A
 }
 
 pub(super) fn leave(companion: &Companion) {
-    let Snapshot {
-        received_tcp,
-        received_san,
-        sent_tcp,
-        sent_san,
-        ..
-    } = companion.snapshot();
+    let san = |direction: &Direction| direction.san.load(Ordering::Relaxed);
     for (counter, bytes) in [
-        (&COUNTERS.received_tcp, received_tcp),
-        (&COUNTERS.received_san, received_san),
-        (&COUNTERS.sent_tcp, sent_tcp),
-        (&COUNTERS.sent_san, sent_san),
+        (&COUNTERS.received_tcp, companion.rx.by_kernel()),
+        (&COUNTERS.received_san, san(&companion.rx)),
+        (&COUNTERS.sent_tcp, companion.tx.by_kernel()),
+        (&COUNTERS.sent_san, san(&companion.tx)),
     ] {
         if bytes > 0 {
             counter.fetch_add(bytes, Ordering::Relaxed);

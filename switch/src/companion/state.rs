@@ -220,6 +220,18 @@ impl Core {
     }
 
     /// Whether the rest of the marker waits for room in the kernel.
+    /// Whether nothing has been done for an upgrade, or nothing is left of it.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.stage == Stage::Idle
+            && self.tcp.is_none()
+            && self.connection.is_none()
+            && self.lost.is_none()
+            && self.hand.is_none()
+            && self.parting.is_none()
+            && self.shadow.is_none()
+            && !self.owes()
+    }
+
     pub(super) fn owes(&self) -> bool {
         !self.marker_out.is_empty()
     }

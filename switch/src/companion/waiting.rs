@@ -6,11 +6,11 @@
 use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::state::{Clear, GUARDED, KERNEL, SAN};
+use super::state::{Clear, GUARDED, KERNEL, SAN, Stage};
 use super::{Companion, service};
 use crate::conn::{Enlisted, Sleep, own_event};
 
@@ -28,6 +28,23 @@ pub trait Watcher: Any + Send + Sync {
     fn closed(&self, companion: &Arc<Companion>);
     /// For the watcher's maker.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// Told by a call of the application's, with its descriptor and no lock held, that the SAN is about
+/// to be sought for a companion. False: not now, the next call asks again.
+pub type Herald = fn(&Companion, RawFd) -> bool;
+
+static HERALD: OnceLock<Herald> = OnceLock::new();
+
+/// Sets the process's herald; the first one stays. It is asked for those companions that
+/// [`Companion::announce`] was called for.
+pub fn set_herald(herald: Herald) {
+    // A second one would be the same.
+    let _first = HERALD.set(herald);
+}
+
+pub(super) fn herald(companion: &Companion, fd: RawFd) -> bool {
+    HERALD.get().is_none_or(|herald| herald(companion, fd))
 }
 
 /// Something that the switch's own thread looks after for a waiter.
@@ -176,6 +193,12 @@ impl Companion {
     pub fn is_in_transit(&self) -> bool {
         let (rx, tx) = (self.rx.phase(), self.tx.phase());
         (rx == SAN) != (tx == SAN)
+    }
+
+    /// From now on the herald is asked before the SAN is sought. False: that has been done already.
+    pub fn announce(&self) -> bool {
+        self.announced.store(true, Ordering::Relaxed);
+        self.on_kernel() && self.core.lock().stage == Stage::Idle
     }
 
     /// The companion's watcher, made now if it has none.
