@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::Options;
 use super::device::Settings;
 use super::endpoint::VerbsEndpoint;
-use super::leaving::Leaving;
+use super::leaving::{Leaving, Undelivered};
 use super::listener::Listening;
 use super::sys::{Channel, CmEvent, CmKind, Conn, DeviceEvent, DeviceId, Devices, Mr};
 use crate::fabric::regcache::{self, Cache};
@@ -40,7 +40,7 @@ const FIRST: u64 = 1 << 10;
 
 /// Connection events that one call handles at most.
 const BATCH: usize = 256;
-/// How long the end of the fabric may wait for peers that have been accepted and do not know it.
+/// How long the end of the fabric may wait for what is leaving.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the answer of the devices about the local addresses counts while those stay the same.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ pub(super) enum Object {
         unconfirmed: bool,
     },
     Listening(Arc<Listening>),
-    /// The rest of an accepted connection that was closed before its peer knew of it.
+    /// The rest of a connection that was closed before all was said.
     Leaving(Arc<Leaving>),
 }
 
@@ -208,27 +208,36 @@ impl Core {
         }
     }
 
-    /// An endpoint goes, after it has hung up.
-    pub(super) fn part(&self, number: u64, conn: &Arc<Conn>) {
-        let leaving = {
+    /// An endpoint goes, after it has hung up if nothing is undelivered.
+    pub(super) fn part(&self, number: u64, conn: &Arc<Conn>, undelivered: Option<Undelivered>) {
+        let leaves = {
             // In one step: what the connection manager says finds the one or the other.
             let mut objects = self.objects.lock();
             match objects.get_mut(&number) {
-                Some(
-                    object @ Object::Endpoint {
-                        unconfirmed: true, ..
-                    },
-                ) => {
-                    let leaving = Arc::new(Leaving::new(conn, self.settings.patience));
-                    *object = Object::Leaving(Arc::clone(&leaving));
-                    Some(leaving)
+                Some(object @ Object::Endpoint { .. }) => {
+                    let unconfirmed = matches!(
+                        object,
+                        Object::Endpoint {
+                            unconfirmed: true,
+                            ..
+                        }
+                    );
+                    let leaves = unconfirmed || undelivered.is_some();
+                    if leaves {
+                        let patience = self.settings.patience;
+                        let leaving = Leaving::new(conn, undelivered, unconfirmed, patience);
+                        *object = Object::Leaving(Arc::new(leaving));
+                    }
+                    leaves
                 }
-                _ => None,
+                _ => false,
             }
         };
-        match leaving {
-            Some(leaving) => self.schedule(number, leaving.until()),
-            None => self.forget(number),
+        if leaves {
+            // Its turn says when the next one is.
+            self.schedule(number, Instant::now());
+        } else {
+            self.forget(number);
         }
     }
 
@@ -361,6 +370,11 @@ impl Core {
                     endpoint.connection_event(&event);
                 }
             }
+            Some(Object::Leaving(leaving)) if event.kind == CmKind::Established => {
+                if leaving.confirmed() {
+                    self.forget(event.context);
+                }
+            }
             Some(Object::Leaving(leaving)) if event.kind.settles() => {
                 leaving.hang_up();
                 self.forget(event.context);
@@ -461,12 +475,13 @@ impl Core {
                 Some(Object::Endpoint { endpoint, .. }) => {
                     endpoint.upgrade().and_then(|endpoint| endpoint.tick(now))
                 }
-                Some(Object::Leaving(leaving)) if leaving.until() <= now => {
-                    tracing::debug!("a peer never knew that it was accepted");
-                    self.forget(number);
-                    None
+                Some(Object::Leaving(leaving)) => {
+                    let again = leaving.advance(now);
+                    if again.is_none() {
+                        self.forget(number);
+                    }
+                    again
                 }
-                Some(Object::Leaving(leaving)) => Some(leaving.until()),
                 Some(Object::Listening(_)) | None => None,
             };
             if let Some(again) = again {
@@ -486,11 +501,27 @@ impl Core {
 }
 
 impl Core {
-    /// Gives the peers of what is leaving the time to hear that they were accepted.
+    /// Gives the peers of what is leaving the time to hear what there is to say.
     fn see_off(&self) {
         let begun = Instant::now();
-        let is_leaving = |object: &Object| matches!(object, Object::Leaving(_));
-        while self.objects.lock().values().any(is_leaving) && begun.elapsed() < LAST_PATIENCE {
+        loop {
+            let leaving: Vec<_> = self
+                .objects
+                .lock()
+                .iter()
+                .filter_map(|(&number, object)| match object {
+                    Object::Leaving(leaving) => Some((number, Arc::clone(leaving))),
+                    _ => None,
+                })
+                .collect();
+            if leaving.is_empty() || begun.elapsed() >= LAST_PATIENCE {
+                return;
+            }
+            for (number, leaving) in leaving {
+                if leaving.advance(Instant::now()).is_none() {
+                    self.forget(number);
+                }
+            }
             std::thread::sleep(Duration::from_millis(1));
             self.drain_connections();
         }

@@ -56,13 +56,16 @@ impl Settings {
             least_reads(|limits| limits.reads_out, READS_OUT),
         );
         let queue = least(|limits| limits.max_queue, usize::MAX);
-        // One completion queue for both.
+        // One completion queue for both. One send more is the connection's own, for the end, and one
+        // receive, for the first message.
         let completions = least(|limits| limits.max_completions, usize::MAX);
-        let send_depth = SENDS.min(queue).min(completions / 3).max(2);
-        // One more is the connection's own, for the first message.
+        let send_depth = SENDS
+            .min(queue.saturating_sub(1))
+            .min(completions / 3)
+            .max(2);
         let receive_depth = RECEIVES
             .min(queue.saturating_sub(1))
-            .min(completions.saturating_sub(send_depth + 1))
+            .min(completions.saturating_sub(send_depth + 2))
             .max(2);
         let max_pieces = least(|limits| limits.max_pieces, MAX_PIECES).max(1);
         Self {
@@ -119,7 +122,7 @@ mod tests {
         let caps = settings.caps;
         assert_eq!((caps.max_message, caps.max_rdma), (32 << 10, 32 << 10));
         assert_eq!((caps.max_pieces, settings.read_pieces), (4, 1));
-        assert!(caps.send_depth + caps.receive_depth <= 90 && caps.receive_depth <= 64);
+        assert!(caps.send_depth + caps.receive_depth <= 88 && caps.receive_depth <= 64);
         assert!(!caps.rdma_read, "one device cannot start a read");
         assert_eq!(settings.reads_in, 4);
     }

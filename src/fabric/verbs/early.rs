@@ -135,6 +135,11 @@ impl Early {
         self.buffer.take_if(|_| matches!(self.state, State::Over))
     }
 
+    /// The buffer, for as long as a message may come into it without an endpoint.
+    pub(super) fn keep(&mut self) -> Option<Buffer> {
+        self.buffer.take()
+    }
+
     fn fill(&self, pieces: &Sges, len: usize) {
         let Some(buffer) = &self.buffer else { return };
         let mut rest = buffer.bytes.get(..len).unwrap_or_default();

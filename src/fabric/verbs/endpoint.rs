@@ -8,9 +8,14 @@
 //! flushed queue gives up its entries in order.
 //!
 //! Locks, in the order in which they may be taken together: `attempt`; `collector`, then `sending`
-//! or `receiving` (both only by `abandon`, in this order), then `memory`. None is held while the
-//! endpoint dies, while the fabric is told anything, or while memory is registered or a registration
-//! given back.
+//! or `receiving` (both only by `abandon`, in this order), then `memory`. `draining` and `died` are
+//! leaves. None is held while the endpoint dies, while the fabric is told anything, or while memory is
+//! registered or a registration given back.
+//!
+//! A message that was reported done when it was posted may be on its way when this end disconnects. The
+//! queue pair then drains: nothing more is taken, and it is moved to the error state when the device has
+//! reported that everything is there, or that it cannot be. Nobody has to stay for that, unless there
+//! are operations in progress, whose memory has to be left alone: then it has `DRAIN_PATIENCE`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +27,8 @@ use super::connect::{Attempt, Step};
 use super::core::{Core, Object};
 use super::device::Settings;
 use super::early::{Buffer, Early};
-use super::memory::{DESCRIPTOR_LEN, Descriptor, Held, Memory, Registration};
+use super::leaving::Undelivered;
+use super::memory::{DESCRIPTOR_LEN, Descriptor, Memory, Registration};
 use super::moving::Collector;
 use super::queue::{Kind, Queue};
 use super::sys::{CmEvent, CmKind, Conn, DeviceId, Mr, Port, Queues};
@@ -37,6 +43,12 @@ use crate::fabric::{
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// How long nothing may move before the peer's device is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long what was sent may take to be delivered after the end, while operations in progress have
+/// to wait for that: as long as a device that gets no answer tries.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 2000 });
+/// How long `disconnect` stays for it by itself, so that a process may end afterwards. It takes one
+/// round trip, unless the peer is slow to receive.
+const GOODBYE: Duration = Duration::from_millis(50);
 /// How often a dying endpoint is looked at.
 const FLUSH_STEP: Duration = Duration::from_millis(2);
 
@@ -90,6 +102,8 @@ pub(super) struct VerbsEndpoint {
     attempt: parking_lot::Mutex<Option<Attempt>>,
     pub(super) made: OnceLock<Made>,
     died: parking_lot::Mutex<Option<Instant>>,
+    /// It was disconnected, and until then what was sent may be delivered.
+    draining: parking_lot::Mutex<Option<Instant>>,
     since: Instant,
     /// It was accepted, and the peer is not known to be ready; then sends wait. Changed under the
     /// lock of `sending`.
@@ -131,6 +145,7 @@ impl VerbsEndpoint {
             attempt: parking_lot::Mutex::new(attempt),
             made: OnceLock::new(),
             died: parking_lot::Mutex::new(None),
+            draining: parking_lot::Mutex::new(None),
             since: Instant::now(),
             unheard: AtomicBool::new(unconfirmed),
             moved: AtomicU32::new(0),
@@ -234,7 +249,8 @@ impl VerbsEndpoint {
     pub(super) fn make_queues(&self) -> io::Result<()> {
         let settings = self.settings();
         let wanted = Queues {
-            sends: settings.caps.send_depth,
+            // One for what is posted when it drains.
+            sends: settings.caps.send_depth + 1,
             receives: settings.caps.receive_depth + 1,
             pieces: settings.caps.max_pieces,
             inline_bytes: settings.inline_bytes,
@@ -259,8 +275,7 @@ impl VerbsEndpoint {
         let mut receiving = self.receiving.lock();
         let number = receiving.queue.next();
         self.conn.post_receive(number, &[sge])?;
-        let held = Held::new();
-        receiving.queue.push(None, Kind::Receive, len, held);
+        receiving.queue.push_own(Kind::Receive, len);
         receiving.early = early;
         Ok(())
     }
@@ -329,6 +344,7 @@ impl VerbsEndpoint {
             }
             CmKind::Removed => self.die(Ending::Broken),
             // It has ended meanwhile, and only now the peer can be told.
+            CmKind::Established if self.is_draining() => {}
             CmKind::Established if self.cause().is_some() => self.hang_up(),
             CmKind::Established => self.peer_is_ready(),
             _ => {}
@@ -349,6 +365,9 @@ impl VerbsEndpoint {
             return self.look_for_life(now);
         };
         self.collect_only();
+        if self.is_draining() {
+            return Some(now + FLUSH_STEP);
+        }
         if self.is_flushed() {
             return None;
         }
@@ -441,12 +460,71 @@ impl VerbsEndpoint {
                 self.wake();
                 return;
             }
-            Err(_) => return,
+            Err(_) => {
+                if ending != Ending::Local {
+                    // Nothing is delivered any more.
+                    self.end_drain();
+                }
+                return;
+            }
         }
         *self.died.lock() = Some(Instant::now());
+        if ending == Ending::Local && self.drain() {
+            return;
+        }
         // req: WSD-11, flushes everything, and tells the peer.
         self.hang_up();
         self.flush_waiting();
+        self.collect_only();
+        if !self.is_flushed() {
+            self.core.schedule(self.number, Instant::now() + FLUSH_STEP);
+        }
+        self.wake();
+    }
+
+    /// Begins to wait for the delivery of what was reported as sent. False: there is nothing to wait for.
+    // req: WSD-11
+    fn drain(&self) -> bool {
+        if !self.take_no_more() {
+            return false;
+        }
+        let patience = if self.owes_outcomes() {
+            DRAIN_PATIENCE
+        } else {
+            self.settings().patience
+        };
+        *self.draining.lock() = Some(Instant::now() + patience);
+        // It may be over already.
+        self.collect_only();
+        if self.is_draining() {
+            self.core.schedule(self.number, Instant::now() + FLUSH_STEP);
+        }
+        self.wake();
+        true
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.lock().is_some()
+    }
+
+    /// Ends the drain when everything is delivered, when that has failed, or when it takes too long.
+    pub(super) fn drained(&self, failed: bool) {
+        let Some(until) = *self.draining.lock() else {
+            return;
+        };
+        if failed || Instant::now() >= until || !self.sending.lock().owes_delivery() {
+            self.end_drain();
+        }
+    }
+
+    /// What has not been delivered is not waited for any longer.
+    pub(super) fn end_drain(&self) {
+        if self.draining.lock().take().is_none() {
+            return;
+        }
+        // The time to flush begins now.
+        *self.died.lock() = Some(Instant::now());
+        self.hang_up();
         self.collect_only();
         if !self.is_flushed() {
             self.core.schedule(self.number, Instant::now() + FLUSH_STEP);
@@ -465,8 +543,15 @@ impl VerbsEndpoint {
         }
     }
 
+    /// Whether nothing more comes out. What nobody waits for is not waited for: of a send that was
+    /// delivered and is not reported the device says nothing.
     fn is_flushed(&self) -> bool {
-        self.sending.lock().is_empty() && self.receiving.lock().queue.is_empty()
+        !self.sending.lock().owes_outcomes() && self.receiving.lock().queue.is_empty()
+    }
+
+    /// Whether an operation is in progress.
+    fn owes_outcomes(&self) -> bool {
+        self.sending.lock().owes_outcomes() || self.receiving.lock().queue.owes_outcomes()
     }
 
     /// Nothing is pending any more. Told once.
@@ -598,6 +683,17 @@ impl Endpoint for VerbsEndpoint {
     fn disconnect(&self) {
         *self.attempt.lock() = None;
         self.die(Ending::Local);
+        let begun = Instant::now();
+        let mut looks = 0_u32;
+        while self.is_draining() && begun.elapsed() < GOODBYE {
+            self.collect_only();
+            looks += 1;
+            if looks < 100 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(FLUSH_STEP / 10);
+            }
+        }
     }
 
     fn ending(&self) -> Option<Ending> {
@@ -627,6 +723,15 @@ impl Drop for VerbsEndpoint {
     fn drop(&mut self) {
         self.disconnect();
         self.core.detach(self.readiness.fd());
-        self.core.part(self.number, &self.conn);
+        if self.owes_outcomes() {
+            // Memory of somebody who does not wait for it to be left alone.
+            self.end_drain();
+        }
+        let undelivered = self.draining.lock().take().map(|until| Undelivered {
+            last: self.sending.lock().last(),
+            until,
+            _kept: self.receiving.lock().early.keep(),
+        });
+        self.core.part(self.number, &self.conn, undelivered);
     }
 }

@@ -9,7 +9,7 @@
 //! | `connect`, `hello` | the steps of a connect, and the private data of both ends |
 //! | `listener` | listening, requests and their answers |
 //! | `endpoint` | one connection: state, arming, the end |
-//! | `leaving` | an accepted connection that is closed before its peer knows of it |
+//! | `leaving` | a connection that is closed before everything is delivered, or its peer knows of it |
 //! | `early` | the first message, for which no receive may be posted yet |
 //! | `moving` | what an endpoint does with operations |
 //! | `parts` | cutting a transfer into work requests |

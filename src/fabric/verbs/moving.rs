@@ -1,9 +1,14 @@
 //! What an endpoint does with operations: posting them, and collecting their ends.
 //!
-//! Owns the rules of posting. Every post is signaled, because whoever waits for it waits for its own
-//! completion, and posts come one at a time: nobody could tell which is the last before a pause.
-//! Of an operation in several parts (`parts`) only the last one is signaled, and all of them are
-//! handed to the device at once.
+//! Owns the rules of posting. A message that the device takes with the request (inline) needs its memory
+//! no more once it was posted, so it is reported done at once, and the device reports only some of them
+//! (`queue`); one that stands behind an operation which has not ended is not, because that may fail.
+//! Every other operation is signaled, because whoever waits for it waits for its own completion, and
+//! posts come one at a time: nobody could tell which is the last before a pause. Of an operation in
+//! several parts (`parts`) only the last one is signaled, and all of them are handed to the device at
+//! once.
+//!
+//! What was reported done is still to be delivered: see `drain` in `endpoint`.
 //!
 //! Collecting is done by one thread at a time, under the lock of the collector, so that completions
 //! stay in order whoever takes them.
@@ -74,6 +79,12 @@ impl VerbsEndpoint {
         let made = self.check_open()?;
         let mut sges = Sges::new();
         let mut queue = self.sending.lock();
+        if queue.room(Kind::Send) == 0 {
+            // Who only sends such as are reported at once has no reason to poll.
+            drop(queue);
+            self.collect_only();
+            queue = self.sending.lock();
+        }
         if queue.closed || queue.room(Kind::Send) == 0 {
             drop(queue);
             return Err(self.why_not());
@@ -83,7 +94,7 @@ impl VerbsEndpoint {
             self.let_go(&held);
             return Err(PostError::TooLarge);
         }
-        let mut how = How::SIGNALED;
+        let mut how = How::empty();
         if total <= made.queues.inline_bytes {
             how |= How::INLINE;
         }
@@ -92,7 +103,21 @@ impl VerbsEndpoint {
             how |= How::FENCE;
         }
         let number = queue.next();
-        queue.push(Some(op), Kind::Send, total, held);
+        if how.contains(How::INLINE) && queue.may_report_early() {
+            self.let_go(&held);
+            let signaled = queue.reports_next();
+            how.set(How::SIGNALED, signaled);
+            queue.push_sent(total, signaled);
+            return match self.conn().post(number, Work::Send, how, &sges) {
+                Ok(()) => {
+                    queue.posted(Kind::Send);
+                    Ok(Posted::Done(total))
+                }
+                Err(error) => Err(self.take_back(queue.take_back(), &error)),
+            };
+        }
+        how |= How::SIGNALED;
+        queue.push(op, Kind::Send, total, held);
         if let Some(waiting) = &mut queue.waiting {
             waiting.push(Waiting {
                 number,
@@ -144,7 +169,7 @@ impl VerbsEndpoint {
             }
         }
         let number = queue.next();
-        queue.push(Some(op), Kind::Receive, total, held);
+        queue.push(op, Kind::Receive, total, held);
         match self.conn().post_receive(number, &sges) {
             Ok(()) => Ok(Posted::Pending),
             Err(error) => Err(self.take_back(queue.take_back(), &error)),
@@ -210,7 +235,7 @@ impl VerbsEndpoint {
         for _ in 1..parts.len() {
             queue.push_part(kind, total);
         }
-        queue.push(Some(op), kind, total, held);
+        queue.push(op, kind, total, held);
         let aim = Aim {
             reads,
             key: remote.key,
@@ -235,19 +260,39 @@ impl VerbsEndpoint {
         Ok(Posted::Pending)
     }
 
-    /// Has the peer's device answer: a write of nothing touches no memory and needs no key. What is
-    /// already under way asks as well.
+    /// Has the peer's device answer. What is already under way and will be reported asks as well.
     pub(super) fn probe(&self) {
         let mut queue = self.sending.lock();
-        if queue.closed || queue.waiting.is_some() || !queue.is_empty() {
-            return;
+        if !queue.closed && queue.waiting.is_none() && !queue.will_report() {
+            self.post_nothing(&mut queue);
         }
+    }
+
+    /// A write of nothing touches no memory and needs no key; that it was acknowledged is reported.
+    /// False: the device has not taken it.
+    fn post_nothing(&self, queue: &mut Queue) -> bool {
         let work = Work::Write { remote: 0, key: 0 };
         let number = queue.next();
-        queue.push(None, Kind::Write, 0, Held::new());
-        if let Err(error) = self.conn().post(number, work, How::SIGNALED, &[]) {
-            let _refused = self.take_back(queue.take_back(), &error);
+        queue.push_own(Kind::Write, 0);
+        let posted = self.conn().post(number, work, How::SIGNALED, &[]);
+        if let Err(error) = &posted {
+            let _refused = self.take_back(queue.take_back(), error);
         }
+        posted.is_ok()
+    }
+
+    /// Takes no further post, if messages that were reported as sent are not known to have been
+    /// delivered, and has the device tell when they are. False: nothing has to be waited for.
+    pub(super) fn take_no_more(&self) -> bool {
+        self.collect_only();
+        let mut queue = self.sending.lock();
+        if queue.closed || !queue.owes_delivery() {
+            return false;
+        }
+        // There is room for one more than the queue takes.
+        let told = queue.will_report_all() || self.post_nothing(&mut queue);
+        queue.closed = true;
+        told
     }
 
     /// The peer of an accepted connection has its queue pair ready: what has waited for that goes to
@@ -379,6 +424,7 @@ impl VerbsEndpoint {
             self.die(ending);
         }
         if self.cause().is_some() {
+            self.drained(cause.is_some());
             self.finish_if_flushed();
         }
     }
@@ -461,6 +507,7 @@ impl VerbsEndpoint {
         if self.made.get().is_none() {
             return;
         }
+        self.end_drain();
         let mut collector = self.collector.lock();
         self.gather(&mut collector);
         let mut sending = self.sending.lock();

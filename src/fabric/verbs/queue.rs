@@ -1,8 +1,12 @@
 //! The book of one queue of a connection: what was posted and has not ended.
 //!
-//! Owns the numbers under which work is posted, the room that is left, and the fence. Touches no
-//! device. Invariant: entries leave in the order in which they were posted, each once; an entry that
-//! carries an operation brings that operation exactly one outcome.
+//! Owns the numbers under which work is posted, the room that is left, the fence, and which entries
+//! the device is to report. Touches no device. Invariant: entries leave in the order in which they were
+//! posted, each once; an entry that carries an operation brings that operation exactly one outcome, and
+//! one whose operation was reported when it was posted (`Owes::Delivery`) brings none.
+//!
+//! Entries that are not reported leave with the next one that is. So of `run` entries at least one is
+//! reported, and the places of the others come back with it.
 
 use std::collections::VecDeque;
 
@@ -19,9 +23,23 @@ pub(super) enum Kind {
     Receive,
 }
 
+/// What is still to come of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owes {
+    /// The outcome of its operation, or a part of it.
+    Outcome,
+    /// Its operation was reported done: the message has only to reach the peer.
+    Delivery,
+    /// It is one of our own.
+    Nothing,
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) number: u64,
+    pub(super) owes: Owes,
+    /// The device reports it.
+    pub(super) signaled: bool,
     /// None for all but the last part of an operation that was posted in several.
     pub(super) op: Option<OpId>,
     /// The next entry is a part of the same operation.
@@ -47,6 +65,9 @@ pub(super) struct Waiting {
 pub(super) static WITHOUT_FENCE: std::sync::atomic::AtomicBool =
     std::sync::atomic::AtomicBool::new(false);
 
+/// The entries of a full queue that are reported at least.
+const RUNS: usize = 8;
+
 /// Distinguishes the numbers of receives from those of sends.
 const RECEIVES: u64 = 1 << 63;
 
@@ -57,6 +78,14 @@ pub(super) struct Queue {
     depth: usize,
     /// Entries that only sends may take, so that those can always go.
     reserved: usize,
+    /// Entries that owe an outcome.
+    owing: usize,
+    /// Entries that owe their delivery.
+    undelivered: usize,
+    /// The youngest entries, as many as are not reported.
+    silent: usize,
+    /// Of so many entries at least one is reported.
+    run: usize,
     /// A read was posted and no send after it: the next send waits for the reads before it.
     fence: bool,
     /// How a part of the operation failed whose further parts come next.
@@ -64,7 +93,8 @@ pub(super) struct Queue {
     /// While the peer is not known to be ready: what is to be posted when it is. All other entries
     /// come later.
     pub(super) waiting: Option<Vec<Waiting>>,
-    /// The queue pair is gone; nothing may be posted.
+    /// The queue pair is gone, or is to go when what is undelivered has been acknowledged; nothing may
+    /// be posted.
     pub(super) closed: bool,
 }
 
@@ -73,6 +103,10 @@ impl Queue {
         Self {
             entries: VecDeque::with_capacity(depth.min(64)),
             next: 0,
+            owing: 0,
+            undelivered: 0,
+            silent: 0,
+            run: (depth / RUNS).max(1),
             depth,
             reserved: reserved.min(depth / 2),
             fence: false,
@@ -102,6 +136,38 @@ impl Queue {
         self.entries.is_empty()
     }
 
+    /// Whether an operation has yet to get its outcome from here.
+    pub(super) fn owes_outcomes(&self) -> bool {
+        self.owing > 0
+    }
+
+    /// Whether a message that was reported as sent may not have reached the peer. What is not reported
+    /// counts until something after it is.
+    pub(super) fn owes_delivery(&self) -> bool {
+        self.undelivered > 0
+    }
+
+    /// Whether the device will report something, after which nothing here is older.
+    pub(super) fn will_report_all(&self) -> bool {
+        self.silent == 0
+    }
+
+    /// Whether the device will report anything.
+    pub(super) fn will_report(&self) -> bool {
+        self.silent < self.entries.len()
+    }
+
+    /// Whether a message may be reported as sent as soon as it is posted, if nothing of it is needed
+    /// afterwards. Not behind an operation that may yet fail.
+    pub(super) fn may_report_early(&self) -> bool {
+        self.owing == 0 && self.waiting.is_none()
+    }
+
+    /// Whether the next entry is to be reported by the device, although nobody waits for it.
+    pub(super) fn reports_next(&self) -> bool {
+        self.silent + 1 >= self.run
+    }
+
     /// How many more entries of the kind may be posted.
     pub(super) fn room(&self, kind: Kind) -> usize {
         let depth = match kind {
@@ -116,6 +182,11 @@ impl Queue {
         self.next
     }
 
+    /// The number of the youngest entry, if there is one.
+    pub(super) fn last(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
     /// Whether a post of this kind has to wait for the reads before it.
     // req: WSD-14
     pub(super) fn needs_fence(&self, kind: Kind) -> bool {
@@ -127,10 +198,12 @@ impl Queue {
     }
 
     /// Enters what is about to be posted under `next`.
-    pub(super) fn push(&mut self, op: Option<OpId>, kind: Kind, bytes: usize, held: Held) {
+    pub(super) fn push(&mut self, op: OpId, kind: Kind, bytes: usize, held: Held) {
         self.enter(Entry {
             number: self.next,
-            op,
+            owes: Owes::Outcome,
+            signaled: true,
+            op: Some(op),
             more: false,
             cut: false,
             kind,
@@ -139,10 +212,37 @@ impl Queue {
         });
     }
 
+    /// As `push`, for a message that is reported as sent when it has been posted, and of which nothing
+    /// is held.
+    pub(super) fn push_sent(&mut self, bytes: usize, signaled: bool) {
+        self.enter_own(Owes::Delivery, signaled, Kind::Send, bytes);
+    }
+
+    /// As `push`, for something of our own.
+    pub(super) fn push_own(&mut self, kind: Kind, bytes: usize) {
+        self.enter_own(Owes::Nothing, true, kind, bytes);
+    }
+
+    fn enter_own(&mut self, owes: Owes, signaled: bool, kind: Kind, bytes: usize) {
+        self.enter(Entry {
+            number: self.next,
+            owes,
+            signaled,
+            op: None,
+            more: false,
+            cut: false,
+            kind,
+            bytes,
+            held: Held::new(),
+        });
+    }
+
     /// As `push`, for a part that is not the last.
     pub(super) fn push_part(&mut self, kind: Kind, bytes: usize) {
         self.enter(Entry {
             number: self.next,
+            owes: Owes::Outcome,
+            signaled: false,
             op: None,
             more: true,
             cut: false,
@@ -153,8 +253,24 @@ impl Queue {
     }
 
     fn enter(&mut self, entry: Entry) {
+        match entry.owes {
+            Owes::Outcome => self.owing += 1,
+            Owes::Delivery => self.undelivered += 1,
+            Owes::Nothing => {}
+        }
+        self.silent = if entry.signaled { 0 } else { self.silent + 1 };
         self.entries.push_back(entry);
         self.next += 1;
+    }
+
+    /// An entry has been taken out.
+    fn left(&mut self, entry: &Entry) {
+        match entry.owes {
+            Owes::Outcome => self.owing = self.owing.saturating_sub(1),
+            Owes::Delivery => self.undelivered = self.undelivered.saturating_sub(1),
+            Owes::Nothing => {}
+        }
+        self.silent = self.silent.min(self.entries.len());
     }
 
     /// The post of the last entry has succeeded. The fence is given up only here: a send that fails
@@ -169,11 +285,16 @@ impl Queue {
 
     /// The post of the last entry has failed: nothing was started.
     pub(super) fn take_back(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_back();
-        if entry.is_some() {
-            self.next -= 1;
-        }
-        entry
+        let entry = self.entries.pop_back()?;
+        self.next -= 1;
+        self.left(&entry);
+        self.silent = self
+            .entries
+            .iter()
+            .rev()
+            .take_while(|entry| !entry.signaled)
+            .count();
+        Some(entry)
     }
 
     /// The last entry, which has been posted, is to bring the end of the operation, of which the rest
@@ -190,6 +311,10 @@ impl Queue {
     /// The oldest entry, which has been posted, is to bring the end of the operation.
     pub(super) fn adopt(&mut self, op: OpId, bytes: usize, held: Held) {
         if let Some(entry) = self.entries.front_mut() {
+            if entry.owes == Owes::Nothing {
+                entry.owes = Owes::Outcome;
+                self.owing += 1;
+            }
             entry.op = Some(op);
             entry.bytes = bytes;
             entry.held = held;
@@ -201,7 +326,7 @@ impl Queue {
         if self.entries.front()?.number > number {
             return None;
         }
-        self.entries.pop_front()
+        self.pop()
     }
 
     /// How an operation has ended with this entry, which ended so by itself: as the first of its
@@ -216,7 +341,9 @@ impl Queue {
 
     /// Takes out the oldest entry.
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        self.entries.pop_front()
+        let entry = self.entries.pop_front()?;
+        self.left(&entry);
+        Some(entry)
     }
 }
 
@@ -226,7 +353,7 @@ mod tests {
 
     fn push(queue: &mut Queue, kind: Kind) -> u64 {
         let number = queue.next();
-        queue.push(Some(OpId(number)), kind, 1, Held::new());
+        queue.push(OpId(number), kind, 1, Held::new());
         queue.posted(kind);
         number
     }
@@ -242,7 +369,7 @@ mod tests {
         push(&mut queue, Kind::Write);
         assert!(queue.needs_fence(Kind::Send));
         // A send that fails does not use it up.
-        queue.push(Some(OpId(9)), Kind::Send, 1, Held::new());
+        queue.push(OpId(9), Kind::Send, 1, Held::new());
         assert_eq!(queue.take_back().unwrap().op, Some(OpId(9)));
         assert!(queue.needs_fence(Kind::Send));
         push(&mut queue, Kind::Send);
@@ -296,7 +423,7 @@ mod tests {
         let mut queue = Queue::sends(8, 0);
         queue.push_part(Kind::Read, 5);
         queue.push_part(Kind::Read, 5);
-        queue.push(Some(OpId(7)), Kind::Read, 5, Held::new());
+        queue.push(OpId(7), Kind::Read, 5, Held::new());
         assert_eq!(queue.take_back().unwrap().op, Some(OpId(7)));
         queue.take_back();
         queue.bear(OpId(7), Held::new());
@@ -314,10 +441,93 @@ mod tests {
     #[test]
     fn a_number_that_was_taken_back_is_used_again() {
         let mut queue = Queue::sends(4, 0);
-        queue.push(None, Kind::Send, 0, Held::new());
+        queue.push_own(Kind::Send, 0);
         let number = queue.next();
-        queue.push(None, Kind::Send, 0, Held::new());
+        queue.push_own(Kind::Send, 0);
         assert!(queue.take_back().is_some());
         assert_eq!(queue.next(), number);
+    }
+
+    /// Enters a message that is reported at once; whether the device reports it.
+    fn push_sent(queue: &mut Queue) -> bool {
+        let signaled = queue.reports_next();
+        queue.push_sent(1, signaled);
+        queue.posted(Kind::Send);
+        signaled
+    }
+
+    #[test]
+    fn of_messages_that_nobody_waits_for_some_are_reported_and_bring_the_others_back() {
+        // Also the shortest queues.
+        for depth in [1, 2, 7, 8, 64, 256] {
+            let mut queue = Queue::sends(depth, 16);
+            let mut reported = Vec::new();
+            while queue.room(Kind::Send) > 0 {
+                let number = queue.next();
+                if push_sent(&mut queue) {
+                    reported.push(number);
+                }
+            }
+            assert!(!reported.is_empty(), "{depth}");
+            assert!(!queue.owes_outcomes() && queue.owes_delivery());
+            // With the last of them, nearly everything has come back.
+            let last = *reported.last().unwrap();
+            while let Some(entry) = queue.pop_until(last) {
+                assert_eq!((entry.op, entry.owes), (None, Owes::Delivery));
+            }
+            assert!(
+                queue.room(Kind::Send) > depth - depth.div_ceil(RUNS),
+                "{depth}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_reported_early_behind_what_may_fail() {
+        let mut queue = Queue::sends(64, 0);
+        assert!(queue.may_report_early());
+        push_sent(&mut queue);
+        assert!(queue.may_report_early());
+        let pending = push(&mut queue, Kind::Write);
+        assert!(!queue.may_report_early());
+        push_sent(&mut queue);
+        while queue.pop_until(pending).is_some() {}
+        assert!(queue.may_report_early());
+        queue.waiting = Some(Vec::new());
+        assert!(!queue.may_report_early());
+    }
+
+    #[test]
+    fn what_is_delivered_is_known_when_something_after_it_was_reported() {
+        let mut queue = Queue::sends(64, 0);
+        assert!(queue.will_report_all() && !queue.will_report());
+        push_sent(&mut queue);
+        assert!(!queue.will_report_all() && !queue.will_report());
+        let word = queue.next();
+        queue.push_own(Kind::Write, 0);
+        assert!(queue.will_report_all() && queue.will_report() && queue.owes_delivery());
+        // It is not taken by the device after all.
+        queue.take_back();
+        assert!(!queue.will_report_all() && !queue.will_report());
+        queue.push_own(Kind::Write, 0);
+        push_sent(&mut queue);
+        assert!(!queue.will_report_all() && queue.will_report());
+        while queue.pop_until(word).is_some() {}
+        assert!(queue.owes_delivery() && !queue.will_report());
+        push(&mut queue, Kind::Send);
+        assert!(queue.owes_outcomes());
+        while queue.pop().is_some() {}
+        assert!(!queue.owes_delivery() && !queue.owes_outcomes() && queue.will_report_all());
+    }
+
+    #[test]
+    fn a_receive_of_our_own_owes_an_outcome_once_it_is_somebodys() {
+        let mut queue = Queue::receives(4);
+        queue.push_own(Kind::Receive, 10);
+        assert!(!queue.owes_outcomes());
+        queue.adopt(OpId(1), 10, Held::new());
+        assert!(queue.owes_outcomes());
+        assert_eq!(queue.pop().unwrap().op, Some(OpId(1)));
+        assert!(!queue.owes_outcomes());
     }
 }

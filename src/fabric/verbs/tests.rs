@@ -1,6 +1,7 @@
 //! The fabric over a real device, or an emulated one: run with `--ignored` where there is one, for
 //! instance by `scripts/rdma-vm`, which sets `WSD_VM_ADDRESS` and `WSD_VM_ADDRESS6`.
 
+mod closing;
 mod mishaps;
 mod posted;
 mod registrations;
@@ -197,7 +198,7 @@ fn sends_fill_the_queue_and_go_on_in_order() {
     loop {
         let number = u8::try_from(sent.len() % 251).unwrap();
         match a.send_at(sent.len() * 8, &[number; 8]) {
-            Ok((op, Posted::Pending)) => sent.push(op),
+            Ok(posted) => sent.push(posted),
             Err(PostError::Full) => break,
             other => panic!("{other:?}"),
         }
@@ -206,10 +207,17 @@ fn sends_fill_the_queue_and_go_on_in_order() {
     for number in 0..sent.len() {
         assert_eq!(b.take(), [u8::try_from(number % 251).unwrap(); 8]);
     }
-    for op in sent {
-        assert_eq!(until("a send", || a.outcome(op)), Outcome::Done(8));
+    for posted in sent {
+        assert_eq!(a.end(posted), Outcome::Done(8));
     }
-    assert!(a.send(b"again").is_ok());
+    // Nobody waits for any of them, and there is room again.
+    let posted = until("room", || {
+        a.poll();
+        a.send(b"again").ok()
+    });
+    assert_eq!(b.take(), b"again");
+    assert_eq!(a.end(posted), Outcome::Done(5));
+    assert!(a.completions.is_empty(), "each is told of once");
 }
 
 #[test]
@@ -326,7 +334,8 @@ fn a_message_larger_than_the_receive_ends_the_connection() {
     assert_eq!(b.take(), b"first");
     let small = b.receive(0, 4);
     let next = b.receive(100, 100);
-    let sent = a.send(b"12345").unwrap();
+    // Too long to be reported before it is there.
+    let sent = a.send(&[5; 300]).unwrap();
     assert_eq!(b.end(small), Outcome::Truncated);
     assert_eq!(b.end(next), Outcome::Flushed(Ending::Broken));
     assert_eq!(ending(&mut rig, &mut b), Ending::Broken);
@@ -627,10 +636,15 @@ fn nobody_sleeps_through_a_completion_that_comes_while_arming() {
     let mut rig = rig();
     let (a, mut b) = rig.pair();
     const MESSAGES: usize = 400;
+    let taken = &std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || {
             let mut a = a;
             for round in 0..MESSAGES {
+                // One by one: each finds a receive that is posted or about to be.
+                until("the one before to be taken", || {
+                    (taken.load(std::sync::atomic::Ordering::Relaxed) >= round).then_some(())
+                });
                 // Now sooner, now later than the other side arms.
                 for _ in 0..(round * 37) % 600 {
                     std::hint::spin_loop();
@@ -650,6 +664,7 @@ fn nobody_sleeps_through_a_completion_that_comes_while_arming() {
                 }
             }
             assert_eq!(outcome, Some(Outcome::Done(1)));
+            taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         drop(sender.join().unwrap());
     });

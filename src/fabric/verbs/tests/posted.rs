@@ -86,11 +86,15 @@ fn a_long_read_goes_to_the_device_in_parts_at_once_and_reports_once() {
     assert_eq!(posted(&known), (parts, 1));
     assert_eq!(reader.end(fetched), Outcome::Done(1 << 20));
     assert!(reader.inward.bytes[..1 << 20] == memory);
-    // A short one, and a write of any length, are one each.
+    // A short one is one; a long write is in parts, too.
     let short = read(&reader, 128 << 10, &descriptor, 0).unwrap();
-    let long = write(&reader, 1 << 20, &descriptor, 0).unwrap();
-    assert_eq!(posted(&known), (vec![(0, true); 2], 2));
+    assert_eq!(posted(&known), (vec![(0, true)], 1));
     assert_eq!(reader.end(short), Outcome::Done(128 << 10));
+    let long = write(&reader, 1 << 20, &descriptor, 0).unwrap();
+    let (parts, bells) = posted(&known);
+    assert!(parts.len() > 8 && bells == 1, "{parts:?}, {bells}");
+    let (last, others) = parts.split_last().unwrap();
+    assert!(last.1 && others.iter().all(|(_, reported)| !reported));
     assert_eq!(reader.end(long), Outcome::Done(1 << 20));
 }
 
@@ -190,4 +194,94 @@ fn readable(endpoint: &dyn Endpoint) -> bool {
     #[allow(unsafe_code)]
     let found = unsafe { libc::poll(&raw mut fd, 1, 0) };
     found == 1
+}
+
+/// Whether each send since the last look was reported by the device, and was inline.
+fn sends(known: &VerbsEndpoint) -> Vec<(bool, bool)> {
+    let watched = &known.conn().watched;
+    let list: Vec<_> = watched.posted.lock().drain(..).collect();
+    list.iter()
+        .filter(|(work, _)| *work == Work::Send)
+        .map(|(_, how)| (how.contains(How::SIGNALED), how.contains(How::INLINE)))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn small_messages_are_sent_at_once_and_the_device_reports_few_of_them() {
+    // req: WSD-10
+    let (mut rig, core) = rig_with_cache();
+    let (mut far, mut near, known) = known_pair(&mut rig, &core);
+    sends(&known);
+    // More than a queue takes.
+    let count = rig.host.fabric.caps().send_depth * 3;
+    for n in 0..count {
+        let message = n.to_le_bytes();
+        let receive = far.receive(0, 100);
+        let (_, posted) = until("room", || {
+            near.poll();
+            near.send(&message).ok()
+        });
+        assert_eq!(posted, Posted::Done(8));
+        assert_eq!(far.end(receive), Outcome::Done(8));
+        assert_eq!(far.inward.bytes[..8], message);
+    }
+    near.poll();
+    assert!(near.completions.is_empty(), "each is told of once");
+    let sent = sends(&known);
+    assert_eq!(sent.len(), count);
+    assert!(sent.iter().all(|&(_, inline)| inline));
+    let reported = sent.iter().filter(|(signaled, _)| *signaled).count();
+    assert!(reported >= 3 && reported <= count / 16, "{reported}");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn what_is_long_or_stands_behind_something_in_progress_is_reported_when_it_has_ended() {
+    // req: WSD-10
+    let (mut rig, core) = rig_with_cache();
+    let (mut far, mut near, known) = known_pair(&mut rig, &core);
+    let target = vec![0_u8; 70_000];
+    let (_key, descriptor) = expose(&far, &target, Access::WRITE);
+    let receives: Vec<_> = (0..4).map(|n| far.receive(n * 9000, 9000)).collect();
+    sends(&known);
+    let first = near.send(b"one").unwrap();
+    let long = near.send_at(100, &[7; 8000]).unwrap();
+    let behind = near.send_at(10_000, b"two").unwrap();
+    assert_eq!(first.1, Posted::Done(3));
+    assert_eq!((long.1, behind.1), (Posted::Pending, Posted::Pending));
+    for (posted, len) in [(long, 8000), (behind, 3)] {
+        assert_eq!(near.end(posted), Outcome::Done(len));
+    }
+    let written = write(&near, 70_000, &descriptor, 0).unwrap();
+    let told = near.send_at(80_000, b"end").unwrap();
+    assert_eq!(told.1, Posted::Pending);
+    assert_eq!(near.end(written), Outcome::Done(70_000));
+    assert_eq!(near.end(told), Outcome::Done(3));
+    assert_eq!(
+        sends(&known),
+        [(false, true), (true, false), (true, true), (true, true)]
+    );
+    for (receive, len) in receives.into_iter().zip([3, 8000, 3, 3]) {
+        assert_eq!(far.end(receive), Outcome::Done(len));
+    }
+    assert!(near.completions.is_empty(), "each is told of once");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_small_message_that_the_device_does_not_take_was_not_sent() {
+    let (mut rig, core) = rig_with_cache();
+    let (mut far, mut near, known) = known_pair(&mut rig, &core);
+    *known.conn().watched.room.lock() = Some(0);
+    assert_eq!(near.send(b"no").err(), Some(PostError::Full));
+    *known.conn().watched.room.lock() = None;
+    let receive = far.receive(0, 100);
+    let posted = near.send(b"yes").unwrap();
+    assert_eq!(near.end(posted), Outcome::Done(3));
+    assert_eq!(far.end(receive), Outcome::Done(3));
+    // Nothing of it is left: neither a place in the queue nor a hold on the memory.
+    near.endpoint.disconnect();
+    assert_eq!(near.endpoint.deregister(near.out.key), Ok(()));
+    assert_eq!(ending(&mut rig, &mut far), Ending::Peer);
 }
