@@ -84,6 +84,17 @@ fn the_other_process() {
     let end = End::new(TcpStream::connect(at).unwrap(), Role::Connected);
     match play.as_str() {
         "echo" => echo(&end),
+        "echo and lose" => {
+            // Its SAN goes again and again, between an answer and the next piece.
+            let mut room = [0; 1000];
+            let mut turns = 0;
+            while end.receive_exactly(&mut room).is_ok() && end.send_all(&room).is_ok() {
+                turns += 1;
+                if turns % 90 == 0 {
+                    end.companion.cut_san();
+                }
+            }
+        }
         "send" => {
             let mut bytes = vec![0; 20_000_000];
             fill(5, 0, &mut bytes);
@@ -303,6 +314,70 @@ fn a_child_goes_on_with_the_connection_of_its_parent() {
     assert!(end.companion.snapshot().upgrades >= 1);
     assert_eq!(end.companion.path(), Path::Tcp);
     assert_eq!(end.companion.reason(), Reason::PeerAsked);
+}
+
+#[test]
+fn a_process_whose_san_is_lost_goes_on_over_tcp_and_comes_back_until_it_was_lost_often() {
+    let (end, _other) = other("echo and lose", &[("WSD_EAGER", "1")]);
+    let mut turn = 0;
+    until("the SAN is lost for good", || {
+        for _ in 0..100 {
+            exchange(&end, turn * 1000);
+            turn += 1;
+        }
+        end.companion.reason() == Reason::Sticky
+    });
+    let told = end.companion.snapshot();
+    assert_eq!((told.upgrades, told.downgrades), (3, 3), "{told:?}");
+    assert_eq!(end.companion.path(), Path::Tcp);
+}
+
+/// In the middle of a stream, by the end that receives it.
+#[test]
+fn a_stream_that_a_process_sends_survives_the_loss_of_the_san() {
+    let (end, _other) = other("send", &[("WSD_EAGER", "1")]);
+    let mut room = vec![0; 100_000];
+    let (mut position, mut lost, mut next) = (0, 0, 3_000_000);
+    loop {
+        let count = end.receive(&mut room, 0).unwrap_or_else(|e| {
+            panic!(
+                "{e} at {position} lost {lost} {:?}",
+                end.companion.snapshot()
+            )
+        });
+        if count == 0 {
+            break;
+        }
+        check(5, position, &room[..count]);
+        position += count;
+        if position > next && end.is_san() && end.companion.cut_san() {
+            next = position + 3_000_000;
+            lost += 1;
+        }
+    }
+    assert_eq!(position, 20_000_000);
+    let told = end.companion.snapshot();
+    assert!(lost > 0 && told.downgrades > 0, "{lost} {told:?}");
+    end.shut();
+}
+
+#[test]
+fn a_peer_that_dies_when_the_san_was_lost_is_a_reset_after_what_it_had_sent() {
+    let (end, mut other) = other("echo", &[]);
+    upgrade(&end);
+    end.send_all(&[1; 1000]).unwrap();
+    until("the answer is there", || {
+        end.companion.refresh() & libc::POLLIN != 0
+    });
+    // SAFETY: a child of this test, not yet waited for.
+    unsafe { libc::kill(other.0.id() as libc::pid_t, libc::SIGSTOP) };
+    assert!(end.companion.cut_san());
+    let mut room = [0; 1000];
+    end.receive_exactly(&mut room).unwrap();
+    assert_eq!(room, [1; 1000]);
+    other.0.kill().unwrap();
+    let error = end.receive(&mut room, 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
 }
 
 /// Until the other process is no more: how the connection has ended.

@@ -91,6 +91,36 @@ fn what_was_sent_and_not_received_comes_over_tcp() {
     }
 }
 
+/// What tells an end that its peer has gone over lies where it never reads.
+#[test]
+fn an_end_that_only_sends_goes_on_as_well() {
+    for who in 0..3 {
+        let (one, two) = pair();
+        let mut sent = 0;
+        let (mut bytes, mut room) = ([0; 2048], [0; 2048]);
+        let mut send = |count: usize| {
+            for _ in 0..count {
+                fill(4, sent, &mut bytes);
+                one.send_all(&bytes).unwrap();
+                two.receive_exactly(&mut room).unwrap();
+                check(4, sent, &room);
+                sent += bytes.len();
+            }
+        };
+        until("its stream goes over the SAN", || {
+            send(1);
+            one.companion.snapshot().sent_san > 100_000 && two.is_san()
+        });
+        cut(&one, &two, who);
+        send(100);
+        for end in [&one, &two] {
+            assert!(end.companion.snapshot().downgrades > 0);
+        }
+        one.shut();
+        assert_eq!(two.receive(&mut room, 0).unwrap(), 0);
+    }
+}
+
 #[test]
 fn after_three_losses_the_kernel_keeps_the_connection() {
     let (one, two) = pair();

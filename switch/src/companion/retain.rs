@@ -71,6 +71,10 @@ impl Companion {
         if connection.failed().is_none() {
             return false;
         }
+        if self.tx.phase() == SAN {
+            // An application that only sends has left it where it is.
+            self.fetch_marker(core, true);
+        }
         let whole = self.rx.phase() == SAN && self.tx.phase() == SAN && !core.owes();
         let quiet = core.stage == Stage::Up
             && core.hand.is_none()

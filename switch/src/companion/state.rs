@@ -819,7 +819,7 @@ impl Companion {
 
     /// Looks for the marker when nobody receives. The service thread leaves it where it is: the
     /// socket stays readable, so that whoever sleeps in the kernel wakes up and finds the change.
-    fn fetch_marker(&self, core: &mut Core, takes: bool) {
+    pub(super) fn fetch_marker(&self, core: &mut Core, takes: bool) {
         let calls = self.rx.inflight.load(Ordering::SeqCst) + self.rx.busy.load(Ordering::SeqCst);
         if self.rx.phase() != GUARDED || calls > 0 {
             return;
@@ -934,13 +934,17 @@ impl Companion {
 
     /// The session has failed: what that means for the application; `None` if the stream goes on.
     pub(super) fn lost(&self, fd: RawFd) -> Option<io::Error> {
-        if self.lose(&mut self.core.lock()) {
-            return None;
-        }
         let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
         let end = Instant::now() + VERDICT;
-        // The peer's kernel closes its sockets one after the other.
-        while kernel::poll_now(fd, libc::POLLRDHUP) == 0 && Instant::now() < end {
+        loop {
+            // A call that receives may be about to take the marker.
+            if self.lose(&mut self.core.lock()) {
+                return None;
+            }
+            // The peer's kernel closes its sockets one after the other.
+            if kernel::poll_now(fd, libc::POLLRDHUP) != 0 || Instant::now() >= end {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
         let mut core = self.core.lock();
