@@ -85,12 +85,13 @@ fn the_other_process() {
     match play.as_str() {
         "echo" => echo(&end),
         "echo and lose" => {
-            // Its SAN goes again and again, between an answer and the next piece.
+            // Its SAN goes again and again, between an answer and the next piece; not while it is only
+            // being gone over to, which would be a reset.
             let mut room = [0; 1000];
             let mut turns = 0;
             while end.receive_exactly(&mut room).is_ok() && end.send_all(&room).is_ok() {
                 turns += 1;
-                if turns % 90 == 0 {
+                if turns % 90 == 0 && end.is_san() {
                     end.companion.cut_san();
                 }
             }
