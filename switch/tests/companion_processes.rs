@@ -28,6 +28,23 @@ const AT: &str = "WSD_TEST_AT";
 /// The other process: this test, told what to play.
 struct Other(Child);
 
+impl Other {
+    /// Returns when all of its threads stand still.
+    fn stop(&self) -> libc::pid_t {
+        let pid = self.0.id() as libc::pid_t;
+        // SAFETY: a child of this test, not yet waited for.
+        unsafe { libc::kill(pid, libc::SIGSTOP) };
+        until("it stands still", || {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            threads.flatten().all(|thread| {
+                let state = std::fs::read_to_string(thread.path().join("stat"));
+                state.is_ok_and(|state| state.contains(") T "))
+            })
+        });
+        pid
+    }
+}
+
 impl Drop for Other {
     fn drop(&mut self) {
         drop(self.0.kill());
@@ -231,13 +248,7 @@ fn a_killed_peer_is_a_reset_after_what_it_had_sent() {
 fn a_stopped_peer_is_waited_for() {
     let (end, other) = other("echo", &[]);
     upgrade(&end);
-    let pid = other.0.id() as libc::pid_t;
-    // SAFETY: a child of this test, not yet waited for.
-    unsafe { libc::kill(pid, libc::SIGSTOP) };
-    until("it stands still", || {
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        state.contains(") T ")
-    });
+    let pid = other.stop();
     end.send_all(&[2; 1000]).unwrap();
     end.tcp
         .set_read_timeout(Some(Duration::from_millis(100)))
@@ -258,17 +269,11 @@ fn a_peer_that_dies_while_the_san_is_left_is_an_error_and_no_hole() {
     for pause in [0, 30] {
         let (end, other) = other("echo", &[]);
         upgrade(&end);
-        let pid = other.0.id() as libc::pid_t;
         end.send_all(&[2; 1000]).unwrap();
         until("the answer is there", || {
             end.companion.refresh() & libc::POLLIN != 0
         });
-        // SAFETY: a child of this test, not yet waited for.
-        unsafe { libc::kill(pid, libc::SIGSTOP) };
-        until("it stands still", || {
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            state.contains(") T ")
-        });
+        other.stop();
         let error = std::thread::scope(|scope| {
             let left = scope.spawn(|| end.companion.downgrade(end.fd(), Reason::Passed));
             std::thread::sleep(Duration::from_millis(pause));
@@ -370,8 +375,7 @@ fn a_peer_that_dies_when_the_san_was_lost_is_a_reset_after_what_it_had_sent() {
     until("the answer is there", || {
         end.companion.refresh() & libc::POLLIN != 0
     });
-    // SAFETY: a child of this test, not yet waited for.
-    unsafe { libc::kill(other.0.id() as libc::pid_t, libc::SIGSTOP) };
+    other.stop();
     assert!(end.companion.cut_san());
     let mut room = [0; 1000];
     end.receive_exactly(&mut room).unwrap();
