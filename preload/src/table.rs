@@ -8,6 +8,7 @@
 //! meanwhile; a number is taken out before the kernel is asked to close it, so that nobody finds
 //! the old connection under a number that the kernel has given out again.
 
+use core::mem::ManuallyDrop;
 use core::ptr;
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -41,8 +42,8 @@ pub(crate) enum Mark {
     Connection,
 }
 
-/// What a slot holds: one of the marks below, or the address of a [`Node`].
-type Word = AtomicPtr<Node>;
+/// What a slot holds: one of the marks below, or a [`Descriptor`], which it has a share of.
+type Word = AtomicPtr<Descriptor>;
 
 const NOTHING: usize = 0;
 const STREAM: usize = 1;
@@ -51,26 +52,26 @@ const OTHER: usize = 3;
 /// The low bits of a set's word; its name is in the others.
 const SET: usize = 4;
 /// The bits that are zero in an address, and not all of them in a mark.
-const LOW: usize = align_of::<Node>() - 1;
+const LOW: usize = align_of::<Descriptor>() - 1;
 const _: () = assert!(SET <= LOW);
 
-/// Whether a word is the address of a node.
+/// Whether a word is a descriptor.
 #[inline]
-fn is_node(word: *mut Node) -> bool {
+fn is_descriptor(word: *const Descriptor) -> bool {
     word.addr() & LOW == 0 && !word.is_null()
 }
 
 /// One number.
 struct Slot {
     word: Word,
-    /// Who looks at the node now; it is not freed meanwhile.
+    /// Who looks at the descriptor now; the slot's share is not given up meanwhile.
     pins: AtomicUsize,
 }
 
-/// The use of a descriptor under one number.
+/// The share of a slot that was given up while somebody looked.
 struct Node {
-    descriptor: Arc<Descriptor>,
-    slot: *const Slot,
+    _share: Arc<Descriptor>,
+    slot: &'static Slot,
     next: *mut Node,
 }
 
@@ -138,12 +139,13 @@ impl Descriptor {
 /// A connection that was found; it stays while this lives.
 pub(crate) struct Held {
     slot: &'static Slot,
-    node: &'static Node,
+    /// The slot's share, which is not ours.
+    descriptor: ManuallyDrop<Arc<Descriptor>>,
 }
 
 impl Held {
     pub(crate) fn descriptor(&self) -> &Arc<Descriptor> {
-        &self.node.descriptor
+        &self.descriptor
     }
 }
 
@@ -151,7 +153,7 @@ impl Deref for Held {
     type Target = Companion;
 
     fn deref(&self) -> &Companion {
-        &self.node.descriptor.companion
+        &self.descriptor.companion
     }
 }
 
@@ -200,7 +202,7 @@ fn slot_made(fd: RawFd) -> Option<&'static Slot> {
 #[inline]
 pub(crate) fn get(fd: RawFd) -> Option<Held> {
     let slot = slot(fd)?;
-    if !is_node(slot.word.load(Ordering::Relaxed)) {
+    if !is_descriptor(slot.word.load(Ordering::Relaxed)) {
         return None;
     }
     hold(slot)
@@ -210,14 +212,14 @@ pub(crate) fn get(fd: RawFd) -> Option<Held> {
 fn hold(slot: &'static Slot) -> Option<Held> {
     slot.pins.fetch_add(1, Ordering::SeqCst);
     let word = slot.word.load(Ordering::SeqCst);
-    if !is_node(word) {
+    if !is_descriptor(word) {
         slot.pins.fetch_sub(1, Ordering::Release);
         return None;
     }
-    // SAFETY: a word that is no mark is a node; it was in the slot after the pin was set, and who
-    // takes a node out frees it only when he sees no pin afterwards.
-    let node = unsafe { &*word };
-    Some(Held { slot, node })
+    // SAFETY: a word that is no mark came from `Arc::into_raw`; it was in the slot after the pin was
+    // set, and who takes it out gives its share up only when he sees no pin afterwards.
+    let descriptor = ManuallyDrop::new(unsafe { Arc::from_raw(word) });
+    Some(Held { slot, descriptor })
 }
 
 /// What is known of a number.
@@ -241,7 +243,7 @@ fn set(fd: RawFd, word: usize) {
     let old = slot
         .word
         .swap(ptr::without_provenance_mut(word), Ordering::SeqCst);
-    drop(given_up(fd, old));
+    drop(given_up(fd, slot, old));
 }
 
 /// The number is a TCP socket.
@@ -275,12 +277,8 @@ pub(crate) fn insert(fd: RawFd, descriptor: Arc<Descriptor>) -> Option<Taken> {
     let slot = slot_made(fd)?;
     USED.store(true, Ordering::Relaxed);
     descriptor.numbers.fetch_add(1, Ordering::Relaxed);
-    let node = Box::into_raw(Box::new(Node {
-        descriptor,
-        slot,
-        next: ptr::null_mut(),
-    }));
-    given_up(fd, slot.word.swap(node, Ordering::SeqCst))
+    let word = Arc::into_raw(descriptor).cast_mut();
+    given_up(fd, slot, slot.word.swap(word, Ordering::SeqCst))
 }
 
 /// What was taken out under a number.
@@ -296,7 +294,7 @@ pub(crate) fn take(fd: RawFd) -> Option<Taken> {
     if slot.word.load(Ordering::Relaxed).addr() == NOTHING {
         return None;
     }
-    given_up(fd, slot.word.swap(ptr::null_mut(), Ordering::SeqCst))
+    given_up(fd, slot, slot.word.swap(ptr::null_mut(), Ordering::SeqCst))
 }
 
 /// Forgets a number if it still stands for this connection.
@@ -305,13 +303,13 @@ pub(crate) fn take_if(fd: RawFd, descriptor: &Arc<Descriptor>) -> Option<Taken> 
     if !Arc::ptr_eq(held.descriptor(), descriptor) {
         return None;
     }
-    let node = ptr::from_ref(held.node).cast_mut();
-    let taken =
-        held.slot
-            .word
-            .compare_exchange(node, ptr::null_mut(), Ordering::SeqCst, Ordering::SeqCst);
+    let slot = held.slot;
+    let word = Arc::as_ptr(descriptor).cast_mut();
     drop(held);
-    retire(taken.ok()?)
+    let taken =
+        slot.word
+            .compare_exchange(word, ptr::null_mut(), Ordering::SeqCst, Ordering::SeqCst);
+    retire(slot, taken.ok()?)
 }
 
 /// Calls `work` with each number that is in use and what is known of it.
@@ -339,24 +337,33 @@ pub(crate) fn each(mut work: impl FnMut(RawFd, Mark)) {
 static RETIRED: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
 /// The number does not stand for this word any more.
-fn given_up(fd: RawFd, word: *mut Node) -> Option<Taken> {
+fn given_up(fd: RawFd, slot: &'static Slot, word: *mut Descriptor) -> Option<Taken> {
     if word.addr() & LOW == SET {
         sets::closed(fd);
     }
-    retire(word)
+    retire(slot, word)
 }
 
-/// Gives up a word that is in no slot any more. What it stood for, if that was a connection.
-fn retire(word: *mut Node) -> Option<Taken> {
-    if !is_node(word) {
+/// Gives up a word that is in its slot no more. What it stood for, if that was a connection.
+fn retire(slot: &'static Slot, word: *mut Descriptor) -> Option<Taken> {
+    if !is_descriptor(word) {
         return None;
     }
-    // SAFETY: the word was a node in a slot, and only who took it out comes here with it; it is
-    // freed below at the earliest.
-    let descriptor = Arc::clone(unsafe { &(*word).descriptor });
+    // SAFETY: the word came from `Arc::into_raw`, and only who took it out comes here with it.
+    let descriptor = unsafe { Arc::from_raw(word) };
     let last = descriptor.numbers.fetch_sub(1, Ordering::AcqRel) == 1;
-    keep(word);
-    sweep();
+    if slot.pins.load(Ordering::SeqCst) != 0 {
+        let _inside = guard::enter();
+        keep(Box::into_raw(Box::new(Node {
+            _share: Arc::clone(&descriptor),
+            slot,
+            next: ptr::null_mut(),
+        })));
+    }
+    // Relaxed: somebody's next time will do.
+    if !RETIRED.load(Ordering::Relaxed).is_null() {
+        sweep();
+    }
     Some(Taken { descriptor, last })
 }
 
@@ -383,13 +390,12 @@ fn sweep() {
         next = unsafe { (*node).next };
         // SAFETY: as above.
         let slot = unsafe { (*node).slot };
-        // SAFETY: slots are never freed.
-        let looked_at = unsafe { (*slot).pins.load(Ordering::SeqCst) } != 0;
+        let looked_at = slot.pins.load(Ordering::SeqCst) != 0;
         if looked_at {
             keep(node);
         } else {
-            // SAFETY: made by `Box::into_raw`; it is out of its slot, and nobody holds a pin, so
-            // nobody can have it: who pins from now on finds another word.
+            // SAFETY: made by `Box::into_raw`; its word is out of the slot, and nobody holds a pin,
+            // so nobody can have it: who pins from now on finds another word.
             drop(unsafe { Box::from_raw(node) });
         }
     }

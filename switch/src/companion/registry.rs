@@ -110,24 +110,25 @@ pub(super) fn enter(make: impl FnOnce(&Weak<Companion>, Slot) -> Companion) -> A
     if let Some(slot) = registry.slots.get_mut(place) {
         *slot = Arc::downgrade(&made);
     }
+    let count = COUNTERS.made.load(Ordering::Relaxed);
+    // Nobody else writes it, for the list is locked.
+    COUNTERS.made.store(count + 1, Ordering::Relaxed);
     drop(registry);
-    COUNTERS.made.fetch_add(1, Ordering::Relaxed);
     made
 }
 
 pub(super) fn leave(companion: &Companion) {
     let san = |direction: &Direction| direction.san.load(Ordering::Relaxed);
+    let mut registry = REGISTRY.lock();
     for (counter, bytes) in [
         (&COUNTERS.received_tcp, companion.rx.by_kernel()),
         (&COUNTERS.received_san, san(&companion.rx)),
         (&COUNTERS.sent_tcp, companion.tx.by_kernel()),
         (&COUNTERS.sent_san, san(&companion.tx)),
     ] {
-        if bytes > 0 {
-            counter.fetch_add(bytes, Ordering::Relaxed);
-        }
+        // Nobody else writes them, for the list is locked.
+        counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
     }
-    let mut registry = REGISTRY.lock();
     if let Some(place) = registry.slots.get_mut(companion.slot.0) {
         *place = Weak::new();
         registry.free.push(companion.slot.0);

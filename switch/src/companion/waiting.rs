@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::state::{Clear, GUARDED, KERNEL, SAN, Stage};
+use super::state::{Clear, GUARDED, KERNEL, SAN};
 use super::{Companion, service};
 use crate::conn::{Enlisted, Sleep, own_event};
 
@@ -198,7 +198,7 @@ impl Companion {
     /// From now on the herald is asked before the SAN is sought. False: that has been done already.
     pub fn announce(&self) -> bool {
         self.announced.store(true, Ordering::Relaxed);
-        self.on_kernel() && self.core.lock().stage == Stage::Idle
+        self.on_kernel() && !self.is_untriggered()
     }
 
     /// The companion's watcher, made now if it has none.

@@ -62,8 +62,8 @@ pub(super) struct Place {
     pub(super) words: &'static [AtomicU64],
 }
 
-/// A slot for a new connection; `None` if there is none.
-pub(super) fn take() -> Option<Place> {
+/// A slot for a new connection, as `fill` has filled it; `None` if there is none.
+pub(super) fn take(fill: impl FnOnce(&Place)) -> Option<Place> {
     let mut memory = lock();
     memory.prepare();
     let Some(words) = memory.segment.as_ref().map(|segment| segment.words) else {
@@ -85,11 +85,14 @@ pub(super) fn take() -> Option<Place> {
     };
     memory.next_id += 1;
     let start = layout::HEAD_LEN / 8 + index * SLOT_WORDS;
-    Some(Place {
+    let place = Place {
         index,
         id: memory.next_id,
         words: words.get(start..start + SLOT_WORDS)?,
-    })
+    };
+    fill(&place);
+    drop(memory);
+    Some(place)
 }
 
 /// The slot's user is through with it: `last` is written before anybody else gets it.

@@ -73,22 +73,24 @@ impl Slot {
         if is_off() {
             return None;
         }
-        let memory::Place { index, id, words } = memory::take()?;
-        let new = Slot { words, index, id };
-        new.change(|words| {
-            words.fill_from(slot::LIFE);
-            words.set(slot::LIFE, life::LIVE);
-            words.set(slot::ID, id);
-            words.set(slot::KINDS, role_number(about.role));
-            words.set_byte(slot::KINDS, 1, about.path.number());
-            words.set_byte(slot::KINDS, 2, about.upgrade.number());
-            words.set_fd(about.fd);
-            words.set(slot::STARTED, now());
-            words.set_addresses(about.addresses);
-            words.set_all(slot::PROVIDER, layout::text_to_words(about.provider));
-            words.set_all(slot::REASON, layout::text_to_words(about.reason));
-        });
-        Some(Arc::new(new))
+        let started = now();
+        let fill = |place: &memory::Place| {
+            changed(place.words, slot::COLD, |words| {
+                words.fill_from(slot::LIFE);
+                words.set(slot::LIFE, life::LIVE);
+                words.set(slot::ID, place.id);
+                words.set(slot::KINDS, role_number(about.role));
+                words.set_byte(slot::KINDS, 1, about.path.number());
+                words.set_byte(slot::KINDS, 2, about.upgrade.number());
+                words.set_fd(about.fd);
+                words.set(slot::STARTED, started);
+                words.set_addresses(about.addresses);
+                words.set_all(slot::PROVIDER, layout::text_to_words(about.provider));
+                words.set_all(slot::REASON, layout::text_to_words(about.reason));
+            });
+        };
+        let memory::Place { index, id, words } = memory::take(fill)?;
+        Some(Arc::new(Slot { words, index, id }))
     }
 
     /// The connection's number in this process.
