@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use super::posted::known_pair;
 use super::{address, ending, event, expose, fabric, read, rig, rig_with_cache, write};
 use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, free_address, number, until};
-use crate::fabric::verbs::connect;
+use crate::fabric::verbs::connect::{self, ACK_TIMEOUT};
 use crate::fabric::verbs::endpoint::UNFLUSHED;
 use crate::fabric::verbs::endpoint::VerbsEndpoint;
+use crate::fabric::verbs::hello::{Hello, Word};
 use crate::fabric::verbs::sys::{Channel, CmKind, Conn, DeviceEvent, How, LEFT, Work};
 use crate::fabric::verbs::{Options, open};
 use crate::fabric::{
@@ -315,6 +316,51 @@ fn a_request_that_finds_no_room_may_go_over_tcp() {
     let _turned_away = rig.host.fabric.connect(here, from(&rig), rig.at).unwrap();
     rig.host.request(rig.listening).turn_away();
     assert_eq!(rig.host.connected(here), Err(ConnectError::NotServed));
+}
+
+/// Begins to connect to the listener of `rig` with this private data; the channel of the attempt.
+fn ask_with(rig: &mut Rig, data: &[u8]) -> (Arc<Channel>, Conn) {
+    let channel = Channel::open().unwrap();
+    let conn = Conn::new(&channel, 1).unwrap();
+    conn.resolve(from(rig), rig.at, 3000, ACK_TIMEOUT).unwrap();
+    assert_eq!(event(rig, &channel).kind, CmKind::AddressResolved);
+    conn.route(3000).unwrap();
+    assert_eq!(event(rig, &channel).kind, CmKind::RouteResolved);
+    conn.connect(data, 1, 1, 7).unwrap();
+    (channel, conn)
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_peer_has_the_address_that_it_connects_from_whatever_it_says() {
+    // req: WSD-07
+    let mut rig = rig();
+    let hello = Hello {
+        word: Word::Connect,
+        port: 4711,
+        descriptor_len: 32,
+        max_message: 1,
+    };
+    // There is no place for an address: where one could stand, anything is foreign.
+    for address in [[192, 0, 2, 1], [0, 0, 0, 1]] {
+        let mut forged = hello.to_bytes().to_vec();
+        forged[28..32].copy_from_slice(&address);
+        let (channel, _conn) = ask_with(&mut rig, &forged);
+        let answer = event(&mut rig, &channel);
+        assert_eq!(answer.kind, CmKind::Rejected);
+        let word = Hello::parse(answer.data()).map(|hello| hello.word);
+        assert_eq!(word, Some(Word::Foreign));
+    }
+    // Behind it nothing is looked at. The port alone is the peer's word.
+    let mut forged = hello.to_bytes().to_vec();
+    forged.extend([192, 0, 2, 1].repeat(6));
+    let (channel, _conn) = ask_with(&mut rig, &forged);
+    let request = rig.host.request(rig.listening);
+    assert_eq!(request.peer(), SocketAddr::new(rig.at.ip(), 4711));
+    request.reject();
+    let answer = event(&mut rig, &channel);
+    let word = Hello::parse(answer.data()).map(|hello| hello.word);
+    assert_eq!((answer.kind, word), (CmKind::Rejected, Some(Word::Refused)));
 }
 
 #[test]
