@@ -314,12 +314,18 @@ fn a_peer_that_never_reads_is_backpressure_for_who_does_not_block() {
 #[test]
 fn a_child_goes_on_with_the_connection_of_its_parent() {
     let (end, _other) = other("fork", &[]);
+    let mut reasons = Vec::new();
     for round in 0..2000 {
         exchange(&end, round * 1000);
+        let reason = end.companion.reason();
+        if reasons.last() != Some(&reason) {
+            reasons.push(reason);
+        }
     }
     assert!(end.companion.snapshot().upgrades >= 1);
     assert_eq!(end.companion.path(), Path::Tcp);
-    assert_eq!(end.companion.reason(), Reason::PeerAsked);
+    // The SAN is sought again later, and the child does not answer.
+    assert!(reasons.contains(&Reason::PeerAsked), "{reasons:?}");
 }
 
 #[test]
