@@ -44,8 +44,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// How long nothing may move before the peer's device is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long what was sent may take to be delivered after the end, while operations in progress have
-/// to wait for that: as long as a device that gets no answer tries.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 2000 });
+/// to wait for that: as long as a device that gets no answer tries. Tests say themselves how long
+/// (`Options::patience`): on a slow machine nothing may depend on it.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 2 });
 /// How long `disconnect` stays for it by itself, so that a process may end afterwards. It takes one
 /// round trip, unless the peer is slow to receive.
 const GOODBYE: Duration = Duration::from_millis(50);
@@ -489,7 +490,7 @@ impl VerbsEndpoint {
             return false;
         }
         let patience = if self.owes_outcomes() {
-            DRAIN_PATIENCE
+            DRAIN_PATIENCE.min(self.settings().patience)
         } else {
             self.settings().patience
         };
