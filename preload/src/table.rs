@@ -121,7 +121,7 @@ impl Descriptor {
         &self.companion
     }
 
-    /// Whether it is time to ask [`Descriptor::is_behind`], where nothing else gives cause to: at the
+    /// Whether it is time to ask [`Descriptor::is_elsewhere`], where nothing else gives cause to: at the
     /// first call and at some of those after it.
     pub(crate) fn is_to_be_looked_at(&self) -> bool {
         self.calls
@@ -133,6 +133,12 @@ impl Descriptor {
     pub(crate) fn is_behind(&self, fd: RawFd) -> bool {
         let known = self.identity.get().copied().flatten();
         known.is_some() && file::identity(fd) == known
+    }
+
+    /// Whether the number leads elsewhere by now. Not if the SAN was never sought: whatever the number
+    /// leads to, the kernel's calls are right for it.
+    pub(crate) fn is_elsewhere(&self, fd: RawFd) -> bool {
+        self.identity.get().is_some() && !self.is_behind(fd)
     }
 }
 
@@ -474,10 +480,13 @@ mod tests {
         let (stream, peer) = connection();
         let d = descriptor(&stream);
         assert!(!d.is_behind(stream.as_raw_fd()), "not asked for yet");
+        assert!(!d.is_elsewhere(peer.as_raw_fd()), "nor that");
         assert!(d.wake(stream.as_raw_fd()));
         assert!(d.is_behind(stream.as_raw_fd()));
         assert!(!d.is_behind(peer.as_raw_fd()));
         assert!(!d.is_behind(-1));
+        assert!(!d.is_elsewhere(stream.as_raw_fd()));
+        assert!(d.is_elsewhere(peer.as_raw_fd()) && d.is_elsewhere(-1));
     }
 
     #[test]

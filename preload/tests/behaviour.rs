@@ -274,6 +274,7 @@ programs! {
     epoll_modes
     epoll_turns
     files
+    firstcalls
     flags
     forking
     forkinglate

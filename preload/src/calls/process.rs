@@ -78,16 +78,18 @@ unsafe extern "C" fn before_fork() {
 
 unsafe extern "C" fn in_parent() {
     if !guard::forking() {
-        sets::after_fork_in_parent();
+        let shares = sets::after_fork_in_parent();
         Companion::after_fork_in_parent();
+        drop(shares);
     }
 }
 
 unsafe extern "C" fn in_child() {
     if !guard::forking() {
         guard::reset();
-        sets::after_fork_in_child();
+        let shares = sets::after_fork_in_child();
         Companion::after_fork_in_child();
+        drop(shares);
     }
 }
 
@@ -104,13 +106,15 @@ pub(super) fn forked(fork: impl FnOnce() -> pid_t) -> pid_t {
     keeping_errno(|| {
         if pid == 0 {
             guard::reset();
-            sets::after_fork_in_child();
+            let shares = sets::after_fork_in_child();
             Companion::after_fork_in_child();
+            drop(shares);
         } else {
             guard::set_forking(false);
             let _inside = guard::enter();
-            sets::after_fork_in_parent();
+            let shares = sets::after_fork_in_parent();
             Companion::after_fork_in_parent();
+            drop(shares);
         }
     });
     pid

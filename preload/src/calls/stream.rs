@@ -68,7 +68,7 @@ fn answer(before: c_int, outcome: io::Result<usize>) -> ssize_t {
 /// connection ends or fails: that is what one looks like that was closed without our knowledge.
 fn is_stale(held: &Held, fd: c_int) -> bool {
     keeping_errno(|| {
-        if held.descriptor().is_behind(fd) {
+        if !held.descriptor().is_elsewhere(fd) {
             return false;
         }
         super::life::ended(table::take_if(fd, held.descriptor()), -1);

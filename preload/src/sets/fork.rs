@@ -108,14 +108,20 @@ fn free_all() -> Locked {
     locked
 }
 
+/// What must not be dropped before the companions' locks are free: a connection that another thread
+/// has closed meanwhile has its last share here, and leaves the list of all then.
+#[must_use = "to be dropped when the companions are told of the fork"]
+pub(crate) struct Shares(#[expect(dead_code, reason = "only kept")] Vec<Arc<Descriptor>>);
+
 /// In the parent, also if the fork has failed.
-pub(crate) fn after_fork_in_parent() {
-    drop(unlock());
+pub(crate) fn after_fork_in_parent() -> Shares {
+    Shares(unlock().descriptors)
 }
 
 /// In the child.
-pub(crate) fn after_fork_in_child() {
-    for set in free_all().sets {
+pub(crate) fn after_fork_in_child() -> Shares {
+    let Locked { descriptors, sets } = free_all();
+    for set in sets {
         set.inside.store(0, Ordering::Relaxed);
         set.sleeping.store(0, Ordering::Relaxed);
         set.passing.store(0, Ordering::Relaxed);
@@ -139,4 +145,5 @@ pub(crate) fn after_fork_in_child() {
         drop(state);
         drop(own);
     }
+    Shares(descriptors)
 }

@@ -39,6 +39,9 @@ struct Note {
     data: u64,
 }
 
+/// From so many on it is looked whether their sets are still there.
+const MANY: usize = 8;
+
 /// Mostly there is one.
 #[derive(Debug, Default)]
 pub(super) struct List {
@@ -59,8 +62,17 @@ impl List {
         } else if self.first.is_none() {
             self.first = Some(note);
         } else {
+            // Who makes a set for each wait leaves the notes of those before.
+            if self.more.len() >= MANY && self.more.len().is_power_of_two() {
+                self.more.retain(|note| super::named(note.set).is_some());
+            }
             self.more.push(note);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.first.iter().chain(&self.more).count()
     }
 
     fn remove(&mut self, set: usize, fd: RawFd) {

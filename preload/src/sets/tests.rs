@@ -269,3 +269,20 @@ fn the_san_is_not_sought_in_another_connections_name() {
     assert!(super::announced(plain.descriptor.companion(), plain.fd()));
     assert!(plain.descriptor.is_behind(plain.fd()));
 }
+
+#[test]
+fn sets_that_are_closed_leave_few_notes() {
+    let plain = plain();
+    let (kept, set) = new_set();
+    assert_eq!(plain.control(kept, EPOLL_CTL_ADD, INPUT, 7), 0);
+    for round in 0..1000 {
+        let (once, _) = new_set();
+        assert_eq!(plain.control(once, EPOLL_CTL_ADD, INPUT, round), 0);
+        close_set(once);
+    }
+    let notes = plain.descriptor.notes().lock().lock().len();
+    assert!(notes <= 10, "{notes}");
+    assert!(super::announced(plain.descriptor.companion(), plain.fd()));
+    assert_eq!(plain.known(&set), [(INPUT, 7)]);
+    close_set(kept);
+}
