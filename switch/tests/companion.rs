@@ -524,15 +524,18 @@ fn exchange(seed: u64, streams: [u64; 2], total: usize) -> (End, End) {
 
 fn exchanges(streams: [u64; 2]) {
     let mut san = 0;
-    for seed in 1..9 {
+    let mut seed = 0;
+    // On a loaded machine a connection may end before it was carried by the SAN for long.
+    until("enough went over the SAN", || {
+        seed += 1;
         let (one, two) = exchange(seed * 1_000_003, streams, 3_000_000);
         san += one.companion.snapshot().sent_san + two.companion.snapshot().sent_san;
         one.shut();
         two.shut();
         assert_eq!(one.receive(&mut [0; 10], 0).unwrap(), 0);
         assert_eq!(two.receive(&mut [0; 10], 0).unwrap(), 0);
-    }
-    assert!(san > 1_000_000, "only {san} bytes went over the SAN");
+        seed >= 8 && san > 1_000_000
+    });
 }
 
 #[test]
