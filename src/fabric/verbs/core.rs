@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::Options;
 use super::device::Settings;
 use super::endpoint::VerbsEndpoint;
+use super::exit;
 use super::leaving::{Leaving, Undelivered};
 use super::listener::Listening;
 use super::sys::{Channel, CmEvent, CmKind, Conn, DeviceEvent, DeviceId, Devices, Mr};
@@ -136,7 +137,7 @@ impl Core {
             epoll.add(routes.as_fd(), ROUTES)?;
         }
         let random = os::random_u64()?;
-        Ok(Arc::new_cyclic(|me| Self {
+        let core = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             channel,
             settings: Settings::new(&limits, options),
@@ -154,7 +155,9 @@ impl Core {
             // queues; its numbers are to be others.
             next: AtomicU64::new(FIRST + (random >> 1)),
             served: Mutex::default(),
-        }))
+        });
+        exit::enter(&core);
+        Ok(core)
     }
 
     pub(super) fn readiness(&self) -> BorrowedFd<'_> {
@@ -250,6 +253,19 @@ impl Core {
             Object::Endpoint { endpoint, .. } => endpoint.upgrade(),
             _ => None,
         }
+    }
+
+    /// All endpoints, and whether the peer has yet to say that it knows.
+    fn endpoints(&self) -> Vec<(Arc<VerbsEndpoint>, bool)> {
+        let objects = self.objects.lock();
+        let endpoints = objects.values().filter_map(|object| match object {
+            Object::Endpoint {
+                endpoint,
+                unconfirmed,
+            } => Some((endpoint.upgrade()?, *unconfirmed)),
+            _ => None,
+        });
+        endpoints.collect()
     }
 
     // ---- descriptors ----
@@ -430,16 +446,7 @@ impl Core {
     /// Ends every connection over a port of a device, or over the whole device, which has gone.
     fn end_all_on(&self, device: DeviceId, port: Option<u8>) {
         *self.served.lock() = None;
-        let endpoints: Vec<_> = self
-            .objects
-            .lock()
-            .values()
-            .filter_map(|object| match object {
-                Object::Endpoint { endpoint, .. } => endpoint.upgrade(),
-                _ => None,
-            })
-            .collect();
-        for endpoint in endpoints {
+        for (endpoint, _) in self.endpoints() {
             if endpoint.is_on(device, port) {
                 endpoint.die(Ending::Broken);
                 if port.is_none() {
@@ -501,9 +508,28 @@ impl Core {
 }
 
 impl Core {
+    /// The process ends: stays until then for messages that were reported as sent, for peers that
+    /// have yet to learn that they were accepted, and for what is leaving.
+    // req: WSD-11
+    pub(super) fn deliver(&self, until: Instant) {
+        loop {
+            self.drain_connections();
+            // Every one of them is asked.
+            let owing = self
+                .endpoints()
+                .iter()
+                .filter(|(endpoint, unconfirmed)| endpoint.has_to_stay(*unconfirmed))
+                .count();
+            if owing == 0 || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.see_off(until);
+    }
+
     /// Gives the peers of what is leaving the time to hear what there is to say.
-    fn see_off(&self) {
-        let begun = Instant::now();
+    fn see_off(&self, until: Instant) {
         loop {
             let leaving: Vec<_> = self
                 .objects
@@ -514,7 +540,7 @@ impl Core {
                     _ => None,
                 })
                 .collect();
-            if leaving.is_empty() || begun.elapsed() >= LAST_PATIENCE {
+            if leaving.is_empty() || Instant::now() >= until {
                 return;
             }
             for (number, leaving) in leaving {
@@ -530,7 +556,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.see_off();
+        self.see_off(Instant::now() + LAST_PATIENCE);
         let (cache, stats) = (self.cache.describe(), self.cache.stats());
         tracing::debug!(cache, ?stats, "registrations at the end");
     }

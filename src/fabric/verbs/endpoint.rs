@@ -504,6 +504,13 @@ impl VerbsEndpoint {
         true
     }
 
+    /// Whether the peer would miss something if the process ended now.
+    pub(super) fn has_to_stay(&self, unconfirmed: bool) -> bool {
+        self.collect_only();
+        let open = self.check_open().is_ok();
+        (open || self.is_draining()) && (self.ask_for_delivery() || (open && unconfirmed))
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.lock().is_some()
     }

@@ -1,14 +1,14 @@
 //! The fabric over two devices with a link between them that can be cut: run with `--ignored` as root
 //! in the guest of `scripts/rdma-vm --second`.
 
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::queue::WITHOUT_FENCE;
 use super::tests::{NEEDS, address, expose, fabric, read, write};
 use crate::fabric::soft::tests::rig::{End, Host, Rig, free_address, number, until};
-use crate::fabric::{Access, Ending, OpId, Outcome, Post, PostError, Token};
+use crate::fabric::{Access, Ending, OpId, Outcome, Post, PostError, Posted, Token};
 
 /// Longer than a device needs to give up, with the silence before it is asked.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -94,6 +94,74 @@ fn a_peer_that_falls_silent_is_noticed_by_whoever_waits_for_it() {
     assert_eq!(endings(&mut rig, [&mut a, &mut b]), [Ending::Broken; 2]);
     assert_eq!(a.end(waiting[0]), Outcome::Flushed(Ending::Broken));
     assert_eq!(b.end(waiting[1]), Outcome::Flushed(Ending::Broken));
+}
+
+const ROLE: &str = "WSD_TEST_ROLE";
+const AT: &str = "WSD_TEST_AT";
+/// Fewer than a queue takes, and not such that the device reports the last one.
+const MESSAGES: u8 = 200;
+
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn messages_that_were_reported_as_sent_arrive_although_their_process_has_ended() {
+    // req: WSD-11
+    for role in ["exit", "close and exit"] {
+        let mut rig = Rig::over(Host::over(fabric()), &address());
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
+            .arg("fabric::verbs::links::role_of_a_process_that_ends")
+            .env(ROLE, role)
+            .env(AT, rig.at.to_string())
+            .spawn();
+        let mut child = Other(child.unwrap());
+        let there = Token(number());
+        let request = rig.host.request(rig.listening);
+        let accepted = request.accept(there).unwrap();
+        rig.host.settled(&*accepted);
+        let mut end = End::new(there, accepted);
+        let _losing = Losing::slowly("5%", "10ms");
+        end.send(b"go").unwrap();
+        for byte in 0..MESSAGES {
+            assert_eq!(end.take(), [byte; 100], "{role}");
+        }
+        let ended = until("the end of the child", || child.0.try_wait().unwrap());
+        assert!(ended.success(), "{role}");
+    }
+}
+
+/// A child process that does not outlive the test.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Not a test of its own: what the child does, by the second device.
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn role_of_a_process_that_ends() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let at = std::env::var(AT).unwrap().parse().unwrap();
+    let from = free_address(&std::env::var("WSD_VM_PEER").expect(NEEDS));
+    let mut host = Host::over(fabric());
+    let token = Token(number());
+    let endpoint = host.fabric.connect(token, from, at).unwrap();
+    host.connected(token).unwrap();
+    let mut end = End::new(token, endpoint);
+    assert_eq!(end.take(), b"go");
+    for byte in 0..MESSAGES {
+        let (_, posted) = end.send(&[byte; 100]).unwrap();
+        assert_eq!(posted, Posted::Done(100));
+    }
+    if role == "close and exit" {
+        drop(end);
+    }
+    std::process::exit(0);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | `listener` | listening, requests and their answers |
 //! | `endpoint` | one connection: state, arming, the end |
 //! | `leaving` | a connection that is closed before everything is delivered, or its peer knows of it |
+//! | `exit` | the end of the process waits for what is not delivered |
 //! | `early` | the first message, for which no receive may be posted yet |
 //! | `moving` | what an endpoint does with operations |
 //! | `parts` | cutting a transfer into work requests |
@@ -41,6 +42,8 @@ mod early;
 mod endpoint;
 #[cfg(feature = "verbs")]
 mod errors;
+#[cfg(feature = "verbs")]
+mod exit;
 #[cfg(feature = "verbs")]
 mod hello;
 #[cfg(feature = "verbs")]

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use super::early::{Claim, Early};
 use super::endpoint::{Receives, VerbsEndpoint};
 use super::errors;
+use super::exit;
 use super::memory::{Descriptor, Held, Sges};
 use super::parts::{self, Most, READ_PART, WRITE_PART};
 use super::queue::{Entry, Kind, Queue, Waiting};
@@ -103,7 +104,7 @@ impl VerbsEndpoint {
             how |= How::FENCE;
         }
         let number = queue.next();
-        if how.contains(How::INLINE) && queue.may_report_early() {
+        if how.contains(How::INLINE) && queue.may_report_early() && !exit::has_begun() {
             self.let_go(&held);
             let signaled = queue.reports_next();
             how.set(How::SIGNALED, signaled);
@@ -293,6 +294,20 @@ impl VerbsEndpoint {
         let told = queue.will_report_all() || self.post_nothing(&mut queue);
         queue.closed = true;
         told
+    }
+
+    /// Has the device tell when everything that was reported as sent is there, also if nothing follows.
+    /// False: it is.
+    pub(super) fn ask_for_delivery(&self) -> bool {
+        let mut queue = self.sending.lock();
+        if !queue.owes_delivery() {
+            return false;
+        }
+        if !queue.closed && !queue.will_report_all() {
+            // If the device has no room now, it is asked again.
+            self.post_nothing(&mut queue);
+        }
+        true
     }
 
     /// The peer of an accepted connection has its queue pair ready: what has waited for that goes to

@@ -67,6 +67,12 @@ fn from_raw(address: &raw::Address) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), address.port)
 }
 
+/// Has a function called at the regular end of the process. Refusal is no loss.
+pub(super) fn at_exit(function: extern "C" fn()) {
+    // SAFETY: a function of this library; one that is unloaded calls it before.
+    unsafe { libc::atexit(function) };
+}
+
 // ---- devices -----------------------------------------------------------------------------
 
 /// What a device permits.
