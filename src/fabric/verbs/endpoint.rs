@@ -44,11 +44,12 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// How long nothing may move before the peer's device is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long what was sent may take to be delivered after the end, while operations in progress have
-/// to wait for that: as long as a device that gets no answer tries. Tests say themselves how long
+/// to wait for that: the device repeats it twice in that time (`ACK_TIMEOUT`). Whoever closes waits, and
+/// where a whole host is lost there is much to close. Tests say themselves how long
 /// (`Options::patience`): on a slow machine nothing may depend on it.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 2 });
+const DRAIN_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20_000 } else { 600 });
 /// How long `disconnect` stays for it by itself, so that a process may end afterwards. It takes one
-/// round trip, unless the peer is slow to receive.
+/// round trip, unless the peer is slow to receive. Once: `Drop` disconnects again.
 const GOODBYE: Duration = Duration::from_millis(50);
 /// How often a dying endpoint is looked at.
 const FLUSH_STEP: Duration = Duration::from_millis(2);
@@ -57,6 +58,10 @@ const FLUSH_STEP: Duration = Duration::from_millis(2);
 #[cfg(test)]
 pub(super) static UNFLUSHED: std::sync::atomic::AtomicUsize =
     std::sync::atomic::AtomicUsize::new(0);
+
+/// For tests: how often `disconnect` stayed.
+#[cfg(test)]
+pub(super) static GOODBYES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// The values of `VerbsEndpoint::state`.
 mod state {
@@ -105,6 +110,8 @@ pub(super) struct VerbsEndpoint {
     died: parking_lot::Mutex<Option<Instant>>,
     /// It was disconnected, and until then what was sent may be delivered.
     draining: parking_lot::Mutex<Option<Instant>>,
+    /// Somebody has stayed for that.
+    stayed: AtomicBool,
     since: Instant,
     /// It was accepted, and the peer is not known to be ready; then sends wait. Changed under the
     /// lock of `sending`.
@@ -147,6 +154,7 @@ impl VerbsEndpoint {
             made: OnceLock::new(),
             died: parking_lot::Mutex::new(None),
             draining: parking_lot::Mutex::new(None),
+            stayed: AtomicBool::new(false),
             since: Instant::now(),
             unheard: AtomicBool::new(unconfirmed),
             moved: AtomicU32::new(0),
@@ -691,6 +699,11 @@ impl Endpoint for VerbsEndpoint {
     fn disconnect(&self) {
         *self.attempt.lock() = None;
         self.die(Ending::Local);
+        if !self.is_draining() || self.stayed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        #[cfg(test)]
+        GOODBYES.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
         let mut looks = 0_u32;
         while self.is_draining() && begun.elapsed() < GOODBYE {

@@ -1,5 +1,8 @@
 //! What becomes of messages that were reported as sent, when their end goes.
 
+use std::sync::atomic::Ordering;
+
+use super::super::endpoint::GOODBYES;
 use super::mishaps::resources;
 use super::posted::known_pair;
 use super::*;
@@ -108,7 +111,11 @@ fn who_does_not_receive_is_not_waited_for_without_end() {
     let before = resources();
     let (mut near, mut far) = rig.pair();
     say(&mut near, 5);
+    // Who has stayed for it once does not again.
+    let stayed = GOODBYES.load(Ordering::Relaxed);
+    near.endpoint.disconnect();
     drop(near);
+    assert_eq!(GOODBYES.load(Ordering::Relaxed), stayed + 1);
     assert_eq!(ending(&mut rig, &mut far), Ending::Peer);
     drop(far);
     until("everything to be given back", || {
