@@ -1,8 +1,10 @@
 //! The fabric over two devices with a link between them that can be cut: run with `--ignored` as root
 //! in the guest of `scripts/rdma-vm --second`.
 
-use std::process::{Child, Command};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::queue::WITHOUT_FENCE;
@@ -107,13 +109,7 @@ fn messages_that_were_reported_as_sent_arrive_although_their_process_has_ended()
     // req: WSD-11
     for role in ["exit", "close and exit"] {
         let mut rig = Rig::over(Host::over(fabric()), &address());
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
-            .arg("fabric::verbs::links::role_of_a_process_that_ends")
-            .env(ROLE, role)
-            .env(AT, rig.at.to_string())
-            .spawn();
-        let mut child = Other(child.unwrap());
+        let mut child = Other(in_role(role).env(AT, rig.at.to_string()).spawn().unwrap());
         let there = Token(number());
         let request = rig.host.request(rig.listening);
         let accepted = request.accept(there).unwrap();
@@ -127,6 +123,54 @@ fn messages_that_were_reported_as_sent_arrive_although_their_process_has_ended()
         let ended = until("the end of the child", || child.0.try_wait().unwrap());
         assert!(ended.success(), "{role}");
     }
+}
+
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn an_answer_is_not_taken_back_by_the_end_of_the_process_that_gave_it() {
+    // req: WSD-07
+    for role in ["accept and exit", "accept, close and exit"] {
+        let _slow = Losing::slowly("0%", "50ms");
+        let mut child = Other(in_role(role).stdout(Stdio::piped()).spawn().unwrap());
+        let said = BufReader::new(child.0.stdout.take().unwrap());
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                drop(tell.send(line));
+            }
+        });
+        let mut host = Host::over(fabric());
+        let hear = |host: &mut Host, word: &str| {
+            until("a word of the child", || {
+                host.poll();
+                let line = told.try_recv().ok()?;
+                Some(line.split_once(word)?.1.to_owned())
+            })
+        };
+        let at = hear(&mut host, "listens at ").parse().unwrap();
+        let token = Token(number());
+        let from = free_address(&address());
+        let _connecting = host.fabric.connect(token, from, at).unwrap();
+        hear(&mut host, "accepted");
+        // Who is slow to take the answer gets it nevertheless.
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(host.connected(token), Ok(()), "{role}");
+        let ended = until("the end of the child", || {
+            host.poll();
+            child.0.try_wait().unwrap()
+        });
+        assert!(ended.success(), "{role}");
+    }
+}
+
+/// This program in a new process, which plays that role.
+fn in_role(role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .arg("fabric::verbs::links::role_of_a_process_that_ends")
+        .env(ROLE, role);
+    command
 }
 
 /// A child process that does not outlive the test.
@@ -146,6 +190,30 @@ fn role_of_a_process_that_ends() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
+    match role.as_str() {
+        "accept and exit" => accept(false),
+        "accept, close and exit" => accept(true),
+        "exit" => send(false),
+        "close and exit" => send(true),
+        other => panic!("no role {other}"),
+    }
+}
+
+/// Ends the process while the fabric is open.
+fn accept(closes: bool) -> ! {
+    let mut rig = far();
+    println!("listens at {}", rig.at);
+    let request = rig.host.request(rig.listening);
+    let accepted = request.accept(Token(number())).unwrap();
+    println!("accepted");
+    if closes {
+        drop(accepted);
+    }
+    std::process::exit(0);
+}
+
+/// Ends the process while the fabric is open.
+fn send(closes: bool) -> ! {
     let at = std::env::var(AT).unwrap().parse().unwrap();
     let from = free_address(&std::env::var("WSD_VM_PEER").expect(NEEDS));
     let mut host = Host::over(fabric());
@@ -158,7 +226,7 @@ fn role_of_a_process_that_ends() {
         let (_, posted) = end.send(&[byte; 100]).unwrap();
         assert_eq!(posted, Posted::Done(100));
     }
-    if role == "close and exit" {
+    if closes {
         drop(end);
     }
     std::process::exit(0);
