@@ -219,7 +219,6 @@ impl Core {
         own.is_some_and(|own| Arc::ptr_eq(own, connection))
     }
 
-    /// Whether the rest of the marker waits for room in the kernel.
     /// Whether nothing has been done for an upgrade, or nothing is left of it.
     pub(super) fn is_untouched(&self) -> bool {
         self.stage == Stage::Idle
@@ -232,6 +231,7 @@ impl Core {
             && !self.owes()
     }
 
+    /// Whether the rest of the marker waits for room in the kernel.
     pub(super) fn owes(&self) -> bool {
         !self.marker_out.is_empty()
     }
