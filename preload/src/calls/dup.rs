@@ -123,20 +123,32 @@ export! {
         let Some(held) = table::get(fd) else {
             return kernel();
         };
-        let inside = guard::enter();
-        let told = keeping_errno(|| match request {
+        let told = || match request {
             libc::FIONREAD => held
                 .ioctl_fionread()
                 .map(|count| c_int::try_from(count).unwrap_or(c_int::MAX)),
             SIOCATMARK => held.at_mark().map(c_int::from),
             _ => None,
-        });
-        drop(inside);
+        };
+        let told = || {
+            let _inside = guard::enter();
+            keeping_errno(told)
+        };
+        let before = told();
         if request == libc::FIOASYNC {
             stay_with_the_kernel(&held, fd);
         }
+        let answer = match before {
+            Some(_) => 0,
+            None => kernel(),
+        };
+        // The kernel may have counted what only came while it was asked, and is not the program's.
+        let told = match before {
+            None if answer == 0 => told(),
+            before => before,
+        };
         let Some(told) = told else {
-            return kernel();
+            return answer;
         };
         let Some(place) = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut(argument))
         else {

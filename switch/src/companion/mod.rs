@@ -13,7 +13,7 @@
 //! [`shown`] what those see who look on; [`fork`] processes that share a connection;
 //! [`hand`] what goes back to the peer when the SAN is left; [`retain`] going on when it was lost;
 //! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come;
-//! [`doubt`] bytes that look like one.
+//! [`doubt`] bytes that look like one; [`unread`] how much there is to be read.
 //!
 //! Invariants: every byte that crosses by either path is counted once; no lock is held while a
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
@@ -38,6 +38,7 @@ mod service;
 mod shadow;
 mod shown;
 mod state;
+mod unread;
 mod waiting;
 
 use std::io;
@@ -54,7 +55,7 @@ use wsd_proto::End;
 use rules::{Prospect, Verdict};
 use shadow::{Face, Shadow};
 use shown::Shown;
-use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage, TAKEN};
+use state::{BETWEEN, BROKEN, Core, Direction, GUARDED, KERNEL, SAN, Stage};
 
 use crate::conn::{Connection, Manner, News};
 
@@ -730,32 +731,6 @@ impl Companion {
         drop(core);
         if is_up && !on {
             self.refresh();
-        }
-    }
-
-    /// FIONREAD, if the kernel's answer would not be the truth.
-    pub fn ioctl_fionread(&self) -> Option<usize> {
-        match self.rx.phase() {
-            SAN => {
-                let connection = self.carrier(&self.rx)?;
-                connection.fetch_ahead();
-                connection.look();
-                self.tell_used();
-                usize::try_from(connection.unread()).ok()
-            }
-            BETWEEN => {
-                let core = self.core.lock();
-                let left = core.leftover.len();
-                // Nothing of a Resume is the application's.
-                let kernel = match core.awaits_resume() {
-                    true => 0,
-                    false => kernel::unread(self.number),
-                };
-                Some(left + kernel)
-            }
-            TAKEN => Some(0),
-            BROKEN => Some(self.core.lock().leftover.len()),
-            _ => None,
         }
     }
 
