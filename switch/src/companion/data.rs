@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, iovec};
 
-use super::state::{BETWEEN, BROKEN, GUARDED, Guarded, KERNEL, MARKER, SAN, TAKEN, find_marker};
+use super::guard::Guarded;
+use super::marker::{MARKER, find_marker};
+use super::state::{BETWEEN, BROKEN, GUARDED, KERNEL, SAN, TAKEN};
 use super::{Companion, kernel};
 use crate::conn::{Connection, Manner};
 

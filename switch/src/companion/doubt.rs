@@ -9,7 +9,8 @@
 
 use std::os::fd::AsRawFd;
 
-use super::state::{BETWEEN, Core, GUARDED, KERNEL, MARKER, Stage, find_marker, marker};
+use super::marker::{MARKER, find_marker, marker};
+use super::state::{BETWEEN, Core, GUARDED, KERNEL, Stage};
 use super::{Companion, kernel, service};
 
 impl Companion {

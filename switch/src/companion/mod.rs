@@ -8,10 +8,13 @@
 //! What each file owns: this one what callers see and the counting of the bytes that the kernel
 //! carries; [`kernel`] the calls on the application's descriptor; [`data`] receiving and sending;
 //! [`registry`] the list of all companions; [`reason`] why the kernel carries a connection;
-//! [`rules`] which connections may leave the kernel at all; [`state`] the way of each direction;
-//! [`service`] finding the peer; [`cache`] peers that do not answer; [`shadow`] what poll sets see;
-//! [`shown`] what those see who look on; [`fork`] processes that share a connection;
-//! [`hand`] what goes back to the peer when the SAN is left; [`retain`] going on when it was lost;
+//! [`rules`] which connections may leave the kernel at all; [`state`] where each direction is;
+//! [`joining`] how a session comes to carry it; [`cut`] the sending direction's going over;
+//! [`guard`] the receiving direction while the [`marker`] may come; [`back`] the way back;
+//! [`tend`] the service thread's part; [`service`] finding the peer; [`cache`] peers that do not
+//! answer; [`shadow`] what poll sets see; [`shown`] what those see who look on; [`fork`] processes
+//! that share a connection; [`hand`] what goes back to the peer when the SAN is left; [`retain`]
+//! going on when it was lost;
 //! [`waiting`] what those see who wait for many of them; [`parting`] the end while a marker may come;
 //! [`doubt`] bytes that look like one; [`unread`] how much there is to be read.
 //!
@@ -19,15 +22,20 @@
 //! thread waits in the kernel; a connection that is never upgraded costs a few atomic operations
 //! for each call and nothing else.
 
+mod back;
 mod cache;
+mod cut;
 #[allow(unsafe_code)]
 mod data;
 mod doubt;
 #[allow(unsafe_code)]
 mod fork;
+mod guard;
 mod hand;
+mod joining;
 #[allow(unsafe_code)]
 mod kernel;
+mod marker;
 mod parting;
 mod reason;
 #[allow(unsafe_code)]
@@ -38,6 +46,9 @@ mod service;
 mod shadow;
 mod shown;
 mod state;
+mod tend;
+#[cfg(test)]
+mod tests;
 mod unread;
 mod waiting;
 
@@ -750,6 +761,11 @@ impl Companion {
     #[must_use]
     pub fn reason(&self) -> Reason {
         Reason::from_number(self.reason.load(Ordering::Relaxed))
+    }
+
+    fn set_reason(&self, reason: Reason) {
+        self.reason.store(reason.number(), Ordering::Relaxed);
+        self.display();
     }
 
     /// What carries the connection.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use libc::c_int;
 
-use super::state::{BETWEEN, BROKEN, Core, GUARDED, MARKER, SAN, Stage, marker};
+use super::marker::{MARKER, marker};
+use super::state::{BETWEEN, BROKEN, Core, GUARDED, SAN, Stage};
 use super::{Companion, kernel};
 use crate::conn::Lingering;
 

@@ -4,7 +4,8 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::state::{BETWEEN, BROKEN, Core, GUARDED, SAN, TAKEN, find_marker, marker};
+use super::marker::{find_marker, marker};
+use super::state::{BETWEEN, BROKEN, Core, GUARDED, SAN, TAKEN};
 use super::{Companion, kernel};
 
 impl Companion {
@@ -86,7 +87,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::Role;
-    use super::super::state::{MARKER, Stage};
+    use super::super::marker::MARKER;
+    use super::super::state::Stage;
     use super::*;
 
     /// A connection whose peer may have written its marker at any time, and that peer.

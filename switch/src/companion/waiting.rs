@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::state::{Clear, GUARDED, KERNEL, SAN};
+use super::guard::Clear;
+use super::state::{GUARDED, KERNEL, SAN};
 use super::{Companion, service};
 use crate::conn::{Enlisted, Sleep, own_event};
 
