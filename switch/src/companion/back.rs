@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::registry::COUNTERS;
 use super::state::{BETWEEN, BROKEN, CHANGING, Core, GUARDED, KERNEL, SAN, Stage};
 use super::{Companion, Reason, kernel};
-use crate::conn::Connection;
+use crate::conn::{Connection, Manner};
 
 /// How long to wait for TCP's word after the SAN was lost.
 const VERDICT: Duration = Duration::from_millis(500);
@@ -73,6 +73,74 @@ impl Companion {
             connection.suspend();
         }
         self.retire(core);
+    }
+
+    /// Takes what the SAN, and the kernel before the marker, still have to yield.
+    pub(super) fn drain(&self, fd: RawFd, end: Instant) -> io::Result<()> {
+        let mut room = vec![0; 64 << 10];
+        let mut kept = Vec::new();
+        let result = loop {
+            let now = Instant::now();
+            if now >= end {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
+            match self.rx.phase() {
+                BETWEEN if self.core.lock().guard_goes_on => {
+                    let mut core = self.core.lock();
+                    kept.extend(core.leftover.drain(..));
+                    self.leave_between(&mut core);
+                }
+                KERNEL | BETWEEN => break Ok(()),
+                BROKEN => break Err(io::ErrorKind::ConnectionReset.into()),
+                SAN => {
+                    let Some(connection) = self.connection() else {
+                        continue;
+                    };
+                    let manner = Manner {
+                        nonblocking: false,
+                        time: Some(end - now),
+                        interruptible: false,
+                        goes_on: false,
+                    };
+                    match connection.read_as(&mut room, manner) {
+                        Ok(0) => {
+                            let mut core = self.core.lock();
+                            if connection.is_suspended() {
+                                self.come_back(&mut core);
+                            } else {
+                                // The peer's end, which the kernel tells of, too.
+                                self.rx_to(KERNEL);
+                            }
+                        }
+                        Ok(count) => {
+                            self.rx.count_san(count);
+                            kept.extend_from_slice(room.get(..count).unwrap_or_default());
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        // That is not told to the application here.
+                        Err(_) => self.break_off(&mut self.core.lock()),
+                    }
+                }
+                _ => match self.receive_early(fd, &mut room) {
+                    Ok(Some(count)) => {
+                        kept.extend_from_slice(room.get(..count).unwrap_or_default());
+                        if count == 0 {
+                            break Ok(());
+                        }
+                    }
+                    Ok(None) => std::thread::sleep(Duration::from_micros(200)),
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        if !kept.is_empty() {
+            let mut core = self.core.lock();
+            core.leftover.extend(kept);
+            if self.rx.phase() == KERNEL {
+                self.rx_to(BETWEEN);
+            }
+        }
+        result
     }
 
     /// Ends the session when neither direction needs it any more.

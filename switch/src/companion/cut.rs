@@ -15,6 +15,14 @@ use super::{Companion, kernel};
 use crate::conn::Manner;
 
 impl Companion {
+    #[cold]
+    pub(super) fn cut_now(&self) {
+        let mut core = self.core.lock();
+        self.cut(&mut core);
+        drop(core);
+        self.moved();
+    }
+
     /// Cuts the sending direction over if it is due and possible now.
     pub(super) fn cut(&self, core: &mut Core) {
         let Some(connection) = core.connection.clone() else {
