@@ -84,9 +84,15 @@ impl Slot {
                 words.set_byte(slot::KINDS, 2, about.upgrade.number());
                 words.set_fd(about.fd);
                 words.set(slot::STARTED, started);
-                words.set_addresses(about.addresses);
-                words.set_all(slot::PROVIDER, layout::text_to_words(about.provider));
-                words.set_all(slot::REASON, layout::text_to_words(about.reason));
+                // What is not known is zeros, and these are there.
+                if about.addresses.is_some() {
+                    words.set_addresses(about.addresses);
+                }
+                for (place, text) in [(slot::PROVIDER, about.provider), (slot::REASON, about.reason)] {
+                    if !text.is_empty() {
+                        words.set_all(place, layout::text_to_words(text));
+                    }
+                }
             });
         };
         let memory::Place { index, id, words } = memory::take(fill)?;
@@ -296,8 +302,10 @@ impl Words {
             fence(Ordering::Release);
             turn
         });
-        for index in (index..layout::SLOT_WORDS).filter(|index| *index != slot::HOT) {
-            self.set(index, 0);
+        for range in [index..slot::HOT, slot::HOT + 1..layout::SLOT_WORDS] {
+            for word in self.0.get(range).unwrap_or_default() {
+                word.store(0, Ordering::Relaxed);
+            }
         }
         if let (Some(word), Some(turn)) = (self.0.get(slot::HOT), hot) {
             word.store(turn.wrapping_add(1), Ordering::Release);
