@@ -301,7 +301,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::companion::Role;
+    use crate::companion::{Armed, Role};
 
     const SESSION: [u8; 16] = [0; 16];
 
@@ -381,6 +381,22 @@ mod tests {
             let expected: Vec<u8> = (first..200).collect();
             assert_eq!(room, [&expected[..], b"!"].concat());
         }
+    }
+
+    #[test]
+    fn who_waits_for_many_is_not_left_asleep_before_the_peer_has_said_anything() {
+        let (_tcp, peer, companion) = lost();
+        let elsewhere = |armed| matches!(armed, Armed::Socket(_));
+        for (rx, tx) in [(TAKEN, BETWEEN), (BETWEEN, BETWEEN), (BETWEEN, KERNEL)] {
+            companion.rx_to(rx);
+            companion.tx.phase.store(tx, Ordering::SeqCst);
+            assert!(elsewhere(companion.enlist().map(|_| ()).unwrap_err()));
+            assert!(elsewhere(companion.arm()));
+        }
+        companion.rx_to(TAKEN);
+        drop(peer);
+        until_broken(&companion);
+        assert_eq!(companion.arm(), Armed::Nothing);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::guard::Clear;
-use super::state::{GUARDED, KERNEL, SAN};
+use super::state::{BROKEN, GUARDED, KERNEL, SAN};
 use super::{Companion, service};
 use crate::conn::{Enlisted, Sleep, own_event};
 
@@ -166,13 +166,13 @@ impl Companion {
         }
         match self.rx.phase() {
             SAN => None,
-            // On the way: the kernel's arrivals are the news.
-            KERNEL | GUARDED => {
+            BROKEN => Some(Armed::Nothing),
+            // On the way, or lost by the SAN: the kernel's arrivals are the news.
+            _ => {
                 let core = self.core.lock();
                 let fd = core.tcp.as_ref().map_or(self.number, AsRawFd::as_raw_fd);
                 Some(Armed::Socket(fd))
             }
-            _ => Some(Armed::Nothing),
         }
     }
 
