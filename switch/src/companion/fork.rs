@@ -141,6 +141,25 @@ fn shared_page() -> Option<&'static [Counts]> {
 }
 
 impl Companion {
+    /// Another process is about to have it, too.
+    fn share(&self) {
+        let share = self.share.get_or_init(|| {
+            counter().map(|counts| {
+                counts.processes.store(1, Ordering::SeqCst);
+                Share {
+                    counts,
+                    told: Default::default(),
+                    counted: AtomicBool::new(true),
+                }
+            })
+        });
+        if let Some(share) = share {
+            // What the child inherits is told already.
+            share.tell(self);
+            share.counts.processes.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// This process becomes another program, which has the connection's descriptor at most by
     /// accident: others that have it count themselves without this one.
     pub fn forsake(&self) {
@@ -186,34 +205,33 @@ pub(super) fn is_orphaned() -> bool {
 }
 
 pub(super) fn before() {
-    let companions = registry::all();
-    go_back(&companions);
-    let mut held = Vec::with_capacity(companions.len());
-    for companion in companions {
-        let core = companion.core.lock();
-        if !core.closed {
-            let share = companion.share.get_or_init(|| {
-                counter().map(|counts| {
-                    counts.processes.store(1, Ordering::SeqCst);
-                    Share {
-                        counts,
-                        told: Default::default(),
-                        counted: AtomicBool::new(true),
-                    }
-                })
-            });
-            if let Some(share) = share {
-                // What the child inherits is told already.
-                share.tell(&companion);
-                share.counts.processes.fetch_add(1, Ordering::SeqCst);
-            }
+    let mut fresh = registry::all();
+    let mut known = Vec::new();
+    loop {
+        go_back(&fresh);
+        known.append(&mut fresh);
+        for companion in &known {
+            // Released right after the fork, in both processes.
+            MutexGuard::leak(companion.core.lock());
         }
-        // Released right after the fork, in both processes.
-        MutexGuard::leak(core);
-        held.push(Arc::clone(&companion));
+        // Other threads make connections all the time.
+        fresh = registry::lock_over_fork(&known);
+        if fresh.is_empty() {
+            break;
+        }
+        for companion in &known {
+            // SAFETY: locked above on this thread, and leaked.
+            unsafe { companion.core.force_unlock() };
+        }
     }
-    registry::lock_over_fork();
-    drop(HELD.try_with(|place| place.replace(held)));
+    for companion in &known {
+        // SAFETY: the lock is this thread's, and nothing else of it refers to what is behind it.
+        let closed = unsafe { &*companion.core.data_ptr() }.closed;
+        if !closed {
+            companion.share();
+        }
+    }
+    drop(HELD.try_with(|place| place.replace(known)));
 }
 
 /// Everything upgraded goes back to the kernel, all at once.
@@ -360,5 +378,65 @@ pub(super) fn after_in_child() {
         companion.rx.busy.store(0, Ordering::SeqCst);
         companion.tx.inflight.store(0, Ordering::SeqCst);
         companion.tx.busy.store(0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use super::super::Role;
+    use super::*;
+
+    const ALONE: &str = "WSD_TEST_ALONE";
+
+    /// In a process of its own: all connections of a process are taken back for a fork.
+    #[test]
+    fn connections_that_another_thread_makes_meanwhile_are_held_and_shared_too() {
+        if std::env::var_os(ALONE).is_some() {
+            return hold_while_they_are_made();
+        }
+        let name = std::thread::current().name().map(str::to_owned);
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name.unwrap()])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{run:?}");
+    }
+
+    fn hold_while_they_are_made() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let made = Mutex::new(None);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let makers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let companion = Companion::new(tcp.as_fd(), Role::Connected).unwrap();
+                        // Let go of after the lock: the end of a companion waits for a fork.
+                        let _older = made.lock().replace(companion);
+                    }
+                })
+            });
+            let mut seen = 0;
+            let mut missed = 0;
+            while seen < 200 && !makers.iter().any(|maker| maker.is_finished()) {
+                before();
+                if let Some(companion) = made.try_lock().as_deref().and_then(Option::as_ref) {
+                    let held = companion.core.try_lock().is_none();
+                    missed += u32::from(!held || companion.share.get().is_none());
+                    seen += 1;
+                }
+                after_in_parent();
+                // The makers, who sleep, go on.
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            over.store(true, Ordering::Relaxed);
+            assert_eq!((seen, missed), (200, 0));
+        });
     }
 }

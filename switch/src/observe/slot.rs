@@ -88,7 +88,10 @@ impl Slot {
                 if about.addresses.is_some() {
                     words.set_addresses(about.addresses);
                 }
-                for (place, text) in [(slot::PROVIDER, about.provider), (slot::REASON, about.reason)] {
+                for (place, text) in [
+                    (slot::PROVIDER, about.provider),
+                    (slot::REASON, about.reason),
+                ] {
                     if !text.is_empty() {
                         words.set_all(place, layout::text_to_words(text));
                     }
