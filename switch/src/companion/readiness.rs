@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::shadow::{Face, Shadow};
-use super::state::{BETWEEN, BROKEN, Core, GUARDED, KERNEL, SAN};
+use super::state::{BETWEEN, BROKEN, Core, GUARDED, KERNEL, SAN, TAKEN};
 use super::{Companion, kernel};
 use crate::conn::{Connection, News};
 
@@ -125,7 +125,8 @@ impl Companion {
         };
         let mut arrived = news.map_or(0, |news| news.arrived);
         if rx != SAN || news.is_none() {
-            face.readable = has(libc::POLLIN) || rx == BETWEEN || rx == BROKEN;
+            // What the kernel has while the SAN is left is not there to be read yet.
+            face.readable = (has(libc::POLLIN) && rx != TAKEN) || rx == BETWEEN || rx == BROKEN;
             face.peer_shut = has(libc::POLLRDHUP);
             face.urgent = has(libc::POLLPRI);
             face.both_shut = has(libc::POLLHUP);

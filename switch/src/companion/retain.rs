@@ -400,6 +400,27 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_readable_before_it_can_be_read() {
+        let (_tcp, mut peer, companion) = lost();
+        {
+            // A call of the application's is at the session.
+            let mut core = companion.core.lock();
+            core.lost.as_mut().unwrap().taken = false;
+            companion.tx.busy.store(1, Ordering::SeqCst);
+        }
+        peer.write_all(&says(CUT + 200)).unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while kernel::unread(companion.number) < Resume::LEN {
+            assert!(Instant::now() < end);
+            std::thread::yield_now();
+        }
+        assert_eq!(companion.bits() & libc::POLLIN, 0);
+        assert_eq!(companion.ioctl_fionread(), Some(0));
+        assert_eq!(companion.rx.phase(), TAKEN);
+        companion.tx.busy.store(0, Ordering::SeqCst);
+    }
+
+    #[test]
     fn what_had_arrived_is_read_before_what_the_kernel_has() {
         let (_tcp, mut peer, companion) = lost();
         companion.core.lock().leftover.extend([1, 2]);
