@@ -85,6 +85,25 @@ fn refused(pair: &Pair) {
     }
 }
 
+/// So that it can tell why the connection stays where it is.
+#[test]
+fn whose_offer_is_of_another_version_is_learnt_before_it_is_refused() {
+    let later = Config {
+        versions: (2, 2),
+        ..offering()
+    };
+    let mut pair = Pair::new(later, wanting());
+    pair.drive();
+    assert_eq!(pair.b.offered, [info()]);
+    let now = pair.now;
+    pair.b.session.answer_companion(now, true);
+    pair.drive();
+    for host in [&pair.a, &pair.b] {
+        assert_eq!(host.session.failure(), Some(Failure::VersionMismatch));
+        assert!(host.is_disconnected() && !host.session.is_established());
+    }
+}
+
 #[test]
 fn who_wants_no_companion_refuses_one_and_who_wants_one_refuses_an_offer_without() {
     let mut unasked = Pair::new(offering(), small());

@@ -409,6 +409,53 @@ fn versions_that_do_not_meet_end_with_that_reason_on_both_sides() {
 }
 
 #[test]
+fn the_highest_version_that_both_speak_is_taken() {
+    for (one, other, common) in [
+        ((1, 1), (1, 1), Some(1)),
+        ((1, 3), (1, 1), Some(1)),
+        ((1, 1), (1, 3), Some(1)),
+        ((1, 3), (2, 4), Some(3)),
+        ((2, 4), (1, 3), Some(3)),
+        ((1, 9), (4, 5), Some(5)),
+        ((4, 5), (1, 9), Some(5)),
+        ((1, 1), (2, 9), None),
+        ((2, 9), (1, 1), None),
+    ] {
+        let speaks = |versions| Config {
+            versions,
+            ..small()
+        };
+        let mut pair = Pair::new(speaks(one), speaks(other));
+        pair.drive();
+        for host in [&pair.a, &pair.b] {
+            let agreed = host.session.peer().map(|peer| peer.version);
+            assert_eq!(agreed, common, "{one:?} {other:?}");
+            let failure = common.is_none().then_some(Failure::VersionMismatch);
+            assert_eq!(host.session.failure(), failure);
+        }
+        if common.is_some() {
+            // Whatever comes now is of that version.
+            pair.a.send(10).unwrap();
+            pair.drive();
+            assert_eq!(pair.b.session.stats().bytes_received, 10);
+            assert!(pair.a.session.failure().is_none() && pair.b.session.failure().is_none());
+        }
+    }
+}
+
+#[test]
+fn a_range_of_versions_without_one_is_refused() {
+    for versions in [(0, 1), (2, 1)] {
+        let config = Config {
+            versions,
+            ..small()
+        };
+        let made = Session::new(Role::Connector, config, Instant::ZERO);
+        assert_eq!(made.unwrap_err(), ConfigError::NoSuchVersion);
+    }
+}
+
+#[test]
 fn a_later_version_may_say_more_if_it_still_speaks_ours() {
     let mut pair = Pair::new(small(), small());
     pair.drain();

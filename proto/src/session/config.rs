@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::credit::MIN_RECEIVES;
 use super::error::ConfigError;
-use super::message::{CompanionInfo, HEADER, MAX_DESCRIPTOR};
+use super::message::{CompanionInfo, HEADER, MAX_DESCRIPTOR, VERSION};
 
 /// Smallest receive buffer, and smallest longest message: every message without application data
 /// fits.
@@ -13,6 +13,13 @@ pub const MIN_BUFFER: u32 = 256;
 pub(super) const MIN_KEEP_ALIVE: Duration = Duration::from_millis(100);
 /// Most receive buffers a side may post.
 const MAX_RECEIVES: u32 = 65_535;
+/// Versions that a session may be told to speak. Those to come differ in their number only, which is
+/// enough to see two sides agree, or not.
+const HIGHEST: u8 = if cfg!(any(test, feature = "testing")) {
+    99
+} else {
+    VERSION
+};
 
 /// Which side of the connection a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,6 +44,9 @@ pub enum SendMode {
 /// What a session may use, and how it shall behave.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The lowest and the highest version of the protocol that this side speaks: all there are,
+    /// except in tests.
+    pub versions: (u8, u8),
     /// Receives that are posted before the first action is drained.
     pub receive_buffers: u32,
     /// Size of each of them, header included.
@@ -101,6 +111,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            versions: (1, VERSION),
             receive_buffers: 64,
             receive_buffer_size: 8 * 1024 + 32,
             send_buffers: 32,
@@ -136,6 +147,10 @@ impl Default for Config {
 impl Config {
     /// Refuses what cannot work and raises limits below which nothing would move.
     pub(super) fn checked(mut self) -> Result<Self, ConfigError> {
+        let (lowest, highest) = self.versions;
+        if !(1..=highest).contains(&lowest) || highest > HIGHEST {
+            return Err(ConfigError::NoSuchVersion);
+        }
         if self.receive_buffers < MIN_RECEIVES {
             return Err(ConfigError::TooFewReceives);
         }

@@ -13,6 +13,8 @@ pub struct RdmaFailed;
 /// Why a session cannot be made from a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConfigError {
+    /// A version that there is not.
+    NoSuchVersion,
     /// Fewer receive buffers than the credit rules need.
     TooFewReceives,
     /// More receive buffers than a side may state.
@@ -204,6 +206,7 @@ macro_rules! say {
 say!(NoBuffers { Self => "memory could not be registered or allocated" });
 say!(RdmaFailed { Self => "an RDMA operation failed" });
 say!(ConfigError {
+    Self::NoSuchVersion => "there is no such version",
     Self::TooFewReceives => "too few receive buffers",
     Self::TooManyReceives => "too many receive buffers",
     Self::BufferTooSmall => "receive buffers or messages are too small",

@@ -7,7 +7,7 @@ use super::action::Action;
 use super::config::{Config, MIN_BUFFER, MIN_KEEP_ALIVE, Peer, Role, SendMode};
 use super::credit::MIN_RECEIVES;
 use super::error::{Failure, ProtocolError, ResetReason};
-use super::message::{CompanionInfo, HEADER, Message, Offer, Received, VERSION};
+use super::message::{CompanionInfo, HEADER, Message, Offer, Received};
 use super::{Connection, Session};
 use crate::time::Instant;
 
@@ -23,6 +23,12 @@ pub(super) enum Stage {
     /// The acceptor's answer is to be made.
     Answering,
     Done,
+}
+
+/// The highest version of both ranges.
+fn common(one: (u8, u8), other: (u8, u8)) -> Option<u8> {
+    let highest = one.1.min(other.1);
+    (highest >= one.0.max(other.0)).then_some(highest)
 }
 
 /// What a side says about itself.
@@ -107,7 +113,8 @@ impl Session {
             (Stage::Greeting, Role::Connector) => {
                 self.stage = Stage::Awaiting;
                 let companion = self.config.companion;
-                let offer = offer(&self.config, (VERSION, VERSION), self.session_id, companion);
+                let versions = self.config.versions;
+                let offer = offer(&self.config, versions, self.session_id, companion);
                 Some(Message::Negotiate(offer))
             }
             (Stage::Answering, _) => {
@@ -140,10 +147,6 @@ impl Session {
             }
             (Message::Negotiate(offer), Stage::Greeting, Role::Acceptor) => {
                 self.take_offer(offer, received.credit)?;
-                if !(offer.versions.0..=offer.versions.1).contains(&VERSION) {
-                    self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
-                    return Ok(());
-                }
                 // req: COMP-01
                 if offer.companion.is_some() != self.config.companion_wanted {
                     self.refuse();
@@ -155,17 +158,16 @@ impl Session {
                     self.offered = Some(*offer);
                     self.effects.push_back(Action::CompanionOffered(companion));
                 } else {
-                    self.stage = Stage::Answering;
-                    self.agree(offer);
+                    self.answer(offer);
                 }
                 Ok(())
             }
             (Message::Accepted(offer), Stage::Awaiting, Role::Connector) => {
                 self.take_offer(offer, received.credit)?;
-                if offer.versions.0 != VERSION {
-                    self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
+                let Some(version) = common(self.config.versions, offer.versions) else {
+                    self.strangers();
                     return Ok(());
-                }
+                };
                 if offer.session_id != self.session_id {
                     return Err(ProtocolError::SessionId);
                 }
@@ -173,7 +175,7 @@ impl Session {
                     return Err(ProtocolError::Companion);
                 }
                 self.stage = Stage::Done;
-                self.agree(offer);
+                self.agree(offer, version);
                 self.effects.push_back(Action::Established);
                 Ok(())
             }
@@ -189,10 +191,7 @@ impl Session {
             return;
         }
         match self.offered {
-            Some(offer) if accept => {
-                self.stage = Stage::Answering;
-                self.agree(&offer);
-            }
+            Some(offer) if accept => self.answer(&offer),
             _ => self.refuse(),
         }
     }
@@ -211,6 +210,22 @@ impl Session {
         self.fail(Failure::NoSuchConnection, Some(reason));
     }
 
+    /// No version is common to both sides.
+    fn strangers(&mut self) {
+        self.fail(Failure::VersionMismatch, Some(ResetReason::VersionMismatch));
+    }
+
+    /// The acceptor has nothing against the offer but, maybe, that it does not understand it.
+    fn answer(&mut self, offer: &Offer) {
+        match common(self.config.versions, offer.versions) {
+            Some(version) => {
+                self.stage = Stage::Answering;
+                self.agree(offer, version);
+            }
+            None => self.strangers(),
+        }
+    }
+
     fn take_offer(&mut self, offer: &Offer, credit: u32) -> Result<(), ProtocolError> {
         let receives = MIN_RECEIVES..=u16::MAX.into();
         if !receives.contains(&offer.receive_buffers) || offer.receive_buffer_size < MIN_BUFFER {
@@ -220,11 +235,11 @@ impl Session {
         self.credits.limit_received(credit)
     }
 
-    fn agree(&mut self, offer: &Offer) {
+    fn agree(&mut self, offer: &Offer, version: u8) {
         if self.connection != Connection::Up {
             return;
         }
-        let peer = conclude(&self.config, offer, VERSION);
+        let peer = conclude(&self.config, offer, version);
         self.alive.start(peer.keep_alive, self.now);
         self.send.decide(&peer);
         self.send.confirms_within(peer.receive_buffers);
