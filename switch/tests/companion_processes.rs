@@ -15,11 +15,11 @@
 mod ends;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ends::{End, check, fill, until};
+use ends::{DOUBTFUL, End, check, fill, until};
 use wsd_switch::companion::{Companion, Path, Reason, Role};
 
 const PLAY: &str = "WSD_TEST_PLAY";
@@ -60,7 +60,20 @@ fn other(play: &str, extra: &[(&str, &str)]) -> (End, Other) {
 /// The process, and the connection that it has made to this one.
 fn connected(play: &str, extra: &[(&str, &str)]) -> (TcpStream, Other) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let at = listener.local_addr().unwrap().to_string();
+    let child = begun(play, listener.local_addr().unwrap().to_string(), extra);
+    (listener.accept().unwrap().0, child)
+}
+
+/// A process that listens itself, and where.
+fn worker(play: &str, extra: &[(&str, &str)]) -> (SocketAddr, Other) {
+    let (mut told, child) = connected(play, extra);
+    let mut port = [0; 2];
+    told.read_exact(&mut port).unwrap();
+    let port = u16::from_be_bytes(port);
+    (SocketAddr::from(([127, 0, 0, 1], port)), child)
+}
+
+fn begun(play: &str, at: String, extra: &[(&str, &str)]) -> Other {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["the_other_process", "--exact", "--nocapture"])
@@ -71,8 +84,7 @@ fn connected(play: &str, extra: &[(&str, &str)]) -> (TcpStream, Other) {
     for (name, value) in extra {
         command.env(name, value);
     }
-    let child = Other(command.spawn().unwrap());
-    (listener.accept().unwrap().0, child)
+    Other(command.spawn().unwrap())
 }
 
 /// Answers each piece of 1000 bytes with the same, until the end.
@@ -85,18 +97,57 @@ fn echo(end: &End) {
     }
 }
 
+/// The same, and behind it why the kernel carries the connection.
+fn echo_and_tell(end: &End) {
+    echo(end);
+    let known = [Reason::Version, Reason::NegativeCache];
+    until("it is known why", || {
+        known.contains(&end.companion.reason())
+    });
+    drop(end.send_all(end.companion.reason().code().as_bytes()));
+}
+
+/// As much as a stream is long.
+const STREAM: usize = 20_000_000;
+
+fn send(end: &End, seed: u64) {
+    let mut bytes = vec![0; STREAM];
+    fill(seed, 0, &mut bytes);
+    for piece in bytes.chunks(10_000) {
+        end.send_all(piece).unwrap();
+    }
+    end.shut();
+    let mut room = [0; 1];
+    assert_eq!(end.receive(&mut room, 0).unwrap(), 0);
+}
+
 #[test]
 fn the_other_process() {
     let Ok(play) = std::env::var(PLAY) else {
         return;
     };
     let at = std::env::var(AT).unwrap();
-    if play == "worker" {
+    if play.starts_with("worker") {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut told = TcpStream::connect(at).unwrap();
+        let mut told = TcpStream::connect(&at).unwrap();
         told.write_all(&port.to_be_bytes()).unwrap();
-        return echo(&End::new(listener.accept().unwrap().0, Role::Accepted));
+        for tcp in listener.incoming() {
+            let end = End::new(tcp.unwrap(), Role::Accepted);
+            match play.as_str() {
+                "worker" => echo(&end),
+                "worker that tells why" => echo_and_tell(&end),
+                "worker that sends" => send(&end, DOUBTFUL),
+                other => panic!("what is {other}?"),
+            }
+        }
+        return;
+    }
+    if play == "tell why again and again" {
+        while let Ok(tcp) = TcpStream::connect(&at) {
+            echo_and_tell(&End::new(tcp, Role::Connected));
+        }
+        return;
     }
     let end = End::new(TcpStream::connect(at).unwrap(), Role::Connected);
     match play.as_str() {
@@ -113,15 +164,13 @@ fn the_other_process() {
                 }
             }
         }
-        "send" => {
-            let mut bytes = vec![0; 20_000_000];
-            fill(5, 0, &mut bytes);
-            for piece in bytes.chunks(10_000) {
-                end.send_all(piece).unwrap();
+        "send" => send(&end, 5),
+        "go over" => {
+            upgrade(&end);
+            for round in 0..1000 {
+                exchange(&end, round * 1000);
             }
-            end.shut();
-            let mut room = [0; 1];
-            assert_eq!(end.receive(&mut room, 0).unwrap(), 0);
+            assert!(end.is_san());
         }
         "send and leave" => {
             // Ends without closing anything.
@@ -449,10 +498,8 @@ fn dies(end: &End, mut other: Other, turns: usize, later: Duration) {
 fn a_worker_that_dies_on_its_way_to_the_san_is_an_end_and_not_a_stall() {
     for turns in [1, 8, 12, 15, 16, 17, 18, 20, 24, 32] {
         for later in [0, 300, 3000].map(Duration::from_micros) {
-            let (mut told, worker) = connected("worker", &[]);
-            let mut port = [0; 2];
-            told.read_exact(&mut port).unwrap();
-            let tcp = TcpStream::connect(("127.0.0.1", u16::from_be_bytes(port))).unwrap();
+            let (at, worker) = worker("worker", &[]);
+            let tcp = TcpStream::connect(at).unwrap();
             dies(&End::new(tcp, Role::Connected), worker, turns, later);
         }
     }
@@ -465,5 +512,131 @@ fn a_client_that_dies_while_a_worker_comes_to_its_beacon_is_an_end_and_not_a_sta
             let (end, client) = other("echo", &[]);
             dies(&end, client, turns, later);
         }
+    }
+}
+
+/// Processes whose libraries are of different times: the other one speaks versions of the session
+/// protocol that this one does not, or not only those that this one does.
+#[cfg(feature = "testing")]
+mod versions {
+    use super::*;
+
+    const LATER: &[(&str, &str)] = &[("WSD_VERSIONS", "2-9")];
+    const LATER_AND_EAGER: &[(&str, &str)] = &[("WSD_VERSIONS", "2-9"), ("WSD_EAGER", "1")];
+
+    /// Exchanges until it is known which of these is why the connection stays on TCP, and goes on
+    /// there for long enough to be tempted again.
+    fn stays(end: &End, whys: &[Reason]) -> Reason {
+        let mut position = 0;
+        let mut turn = || {
+            exchange(end, position);
+            position += 1000;
+            end.companion.reason()
+        };
+        let mut why = Reason::None;
+        until("it is known why", || {
+            why = turn();
+            whys.contains(&why)
+        });
+        for _ in 0..200 {
+            // Who knows why is not told that it is because of that.
+            assert!(turn() != Reason::NegativeCache || why == Reason::NegativeCache);
+        }
+        let told = end.companion.snapshot();
+        assert_eq!(told.path, Path::Tcp);
+        assert_eq!((told.upgrades, told.sent_san, told.received_san), (0, 0, 0));
+        let all = position as u64;
+        assert_eq!((told.sent_tcp, told.received_tcp), (all, all));
+        why
+    }
+
+    /// What the other end says about itself, which ends there.
+    fn told(end: &End) -> String {
+        end.shut();
+        let mut told = String::new();
+        let mut room = [0; 100];
+        loop {
+            let count = end.receive(&mut room, 0).unwrap();
+            if count == 0 {
+                return told;
+            }
+            told.push_str(std::str::from_utf8(&room[..count]).unwrap());
+        }
+    }
+
+    /// `next` makes a connection to a process of another version.
+    fn stay_on_tcp_and_ask_seldom(mut next: impl FnMut() -> End) {
+        let first = next();
+        stays(&first, &[Reason::Version]);
+        assert_eq!(told(&first), "version");
+        drop(first);
+        // Each failure doubles the time: some connection comes within it.
+        let whys = [Reason::Version, Reason::NegativeCache];
+        let leaves_alone = |_| stays(&next(), &whys) == Reason::NegativeCache;
+        assert!((0..8).any(leaves_alone), "each connection asks");
+    }
+
+    #[test]
+    fn clients_of_another_version_stay_on_tcp_and_are_not_asked_again() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let at = listener.local_addr().unwrap().to_string();
+        let _client = begun("tell why again and again", at, LATER);
+        stay_on_tcp_and_ask_seldom(|| End::new(listener.accept().unwrap().0, Role::Accepted));
+    }
+
+    #[test]
+    fn workers_of_another_version_stay_on_tcp_and_are_not_asked_again() {
+        let (at, _worker) = worker("worker that tells why", LATER);
+        stay_on_tcp_and_ask_seldom(|| End::new(TcpStream::connect(at).unwrap(), Role::Connected));
+    }
+
+    fn receive_stream(end: &End, seed: u64) {
+        let mut room = vec![0; 100_000];
+        let mut position = 0;
+        loop {
+            let count = end.receive(&mut room, 0).unwrap();
+            if count == 0 {
+                break;
+            }
+            check(seed, position, &room[..count]);
+            position += count;
+            if position > STREAM / 2 {
+                until("it is known why", || end.companion.reason() != Reason::None);
+            }
+        }
+        assert_eq!(position, STREAM);
+        let told = end.companion.snapshot();
+        assert_eq!((told.upgrades, told.received_san), (0, 0));
+        assert_eq!(told.received_tcp, STREAM as u64);
+        // On a loaded machine the other one may not have been found.
+        assert_ne!(told.reason, Reason::None);
+    }
+
+    /// The offer comes while bytes are on their way that could begin a marker, and is refused.
+    #[test]
+    fn a_stream_from_a_worker_of_another_version_is_whole() {
+        let (at, _worker) = worker("worker that sends", LATER_AND_EAGER);
+        let end = End::new(TcpStream::connect(at).unwrap(), Role::Connected);
+        receive_stream(&end, DOUBTFUL);
+    }
+
+    #[test]
+    fn a_stream_from_a_client_of_another_version_is_whole() {
+        let (end, _client) = other("send", LATER_AND_EAGER);
+        receive_stream(&end, 5);
+    }
+
+    #[test]
+    fn who_speaks_more_versions_goes_over_with_a_common_one() {
+        let more = [("WSD_VERSIONS", "1-3")];
+        let (end, _client) = other("echo", &more);
+        upgrade(&end);
+        let (at, _worker) = worker("worker", &more);
+        let end = End::new(TcpStream::connect(at).unwrap(), Role::Connected);
+        upgrade(&end);
+        // Neither of them is of this time.
+        let mut both = begun("go over", at.to_string(), &[("WSD_VERSIONS", "2-4")]);
+        drop(end);
+        assert!(both.0.wait().unwrap().success());
     }
 }

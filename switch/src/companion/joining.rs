@@ -5,14 +5,18 @@
 //! peer goes on there, too.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
+use super::cache;
 use super::registry::COUNTERS;
 use super::state::{Core, GUARDED, KERNEL, Stage};
 use super::{Companion, Reason, Role, kernel, service};
 use crate::conn::{Connection, Observer};
+use crate::route;
 
 impl Companion {
     /// A session is offered: whether it may have this stream. From here on the marker may come.
@@ -51,11 +55,18 @@ impl Companion {
                 if self.is_guarded(&core) {
                     self.end_guard(&mut core);
                 }
+                let peer = self.peer(&core);
                 core.tcp = None;
                 core.parting = None;
                 drop(core);
                 let reason = match error.kind() {
-                    io::ErrorKind::Unsupported => Reason::Version,
+                    io::ErrorKind::Unsupported => {
+                        // Nor will its next connection be understood.
+                        if let Some((address, port)) = peer {
+                            cache::is_strange(address, port, Instant::now());
+                        }
+                        Reason::Version
+                    }
                     io::ErrorKind::OutOfMemory => Reason::NoMemory,
                     _ if error.raw_os_error() == Some(libc::ENOBUFS) => Reason::NoMemory,
                     _ => Reason::TupleMismatch,
@@ -63,6 +74,17 @@ impl Companion {
                 self.give_up(reason);
             }
         }
+    }
+
+    /// The peer's address and the server's port.
+    fn peer(&self, core: &Core) -> Option<(IpAddr, u16)> {
+        let fd = core.tcp.as_ref()?.as_raw_fd();
+        let (local, peer) = kernel::names(fd).ok()?;
+        let server = match self.role {
+            Role::Connected => peer.port(),
+            Role::Accepted => local.port(),
+        };
+        Some((route::canonical(&peer.ip()), server))
     }
 
     fn begin(self: &Arc<Self>, connection: Arc<Connection>) {
@@ -91,6 +113,11 @@ impl Companion {
             connection.suspend();
             connection.close_in_background();
             return;
+        }
+        if cache::any_strangers()
+            && let Some((address, port)) = self.peer(&core)
+        {
+            cache::is_understood(address, port);
         }
         core.stage = Stage::Up;
         core.upgrades += 1;

@@ -11,6 +11,10 @@ use super::{Companion, Path, Reason, Role, kernel};
 
 impl Companion {
     pub(super) fn set_reason(&self, reason: Reason) {
+        if reason == Reason::NegativeCache && self.reason() == Reason::Version {
+            // That says why it is not asked again.
+            return;
+        }
         self.reason.store(reason.number(), Ordering::Relaxed);
         self.display();
     }

@@ -60,6 +60,7 @@ pub(super) fn config(
         Ok(_) | Err(_) => 0,
     };
     Ok(Config {
+        versions: versions(),
         receive_buffers: short(count),
         receive_buffer_size: short(buffer),
         send_buffers: short(count),
@@ -78,6 +79,25 @@ pub(super) fn config(
         max_large: LARGE,
         ..Config::default()
     })
+}
+
+/// What this side speaks.
+#[cfg(not(feature = "testing"))]
+fn versions() -> (u8, u8) {
+    Config::default().versions
+}
+
+/// The same, or as the environment variable `WSD_VERSIONS` says, "2-3", so that another process can
+/// be one of another time.
+#[cfg(feature = "testing")]
+fn versions() -> (u8, u8) {
+    static SAID: std::sync::OnceLock<Option<(u8, u8)>> = std::sync::OnceLock::new();
+    let said = SAID.get_or_init(|| {
+        let said = std::env::var("WSD_VERSIONS").ok()?;
+        let (lowest, highest) = said.split_once('-')?;
+        Some((lowest.parse().ok()?, highest.parse().ok()?))
+    });
+    said.unwrap_or(Config::default().versions)
 }
 
 /// What becomes of the session if the provider took only so many of its receives; `None` if it
