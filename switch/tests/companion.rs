@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use ends::{End, Numbers, check, fill, kernel_pair, pair, until, upgrade, upgraded};
+use ends::{End, Numbers, check, fill, kernel_pair, pair, to_and_fro, until, upgrade, upgraded};
 use wsd_switch::companion::{Companion, Path, Reason, Role, Watcher};
 
 #[test]
@@ -384,13 +384,7 @@ fn after_three_downgrades_the_kernel_keeps_the_connection() {
             one.companion.path() == Path::Tcp && two.companion.path() == Path::Tcp
         });
     }
-    let mut room = [0; 1000];
-    for _ in 0..300 {
-        one.send_all(&[1; 1000]).unwrap();
-        two.receive_exactly(&mut room).unwrap();
-        two.send_all(&[1; 1000]).unwrap();
-        one.receive_exactly(&mut room).unwrap();
-    }
+    to_and_fro(&one, &two, 1, 300);
     assert_eq!(one.companion.path(), Path::Tcp);
     assert_eq!(one.companion.snapshot().upgrades, 3);
 }

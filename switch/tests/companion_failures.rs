@@ -20,21 +20,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ends::{End, check, fill, kernel_pair, until, upgrade};
+use ends::{End, check, fill, kernel_pair, to_and_fro, until, upgrade};
 use wsd_switch::companion::{Companion, Path, Reason, Role};
-
-/// `rounds` pieces to and fro, each other than the one before.
-fn exchange(one: &End, two: &End, rounds: usize) {
-    let (mut bytes, mut room) = ([0; 1000], [0; 1000]);
-    for round in 0..rounds {
-        for (from, to, seed) in [(one, two, 1), (two, one, 2)] {
-            fill(seed, round * 1000, &mut bytes);
-            from.send_all(&bytes).unwrap();
-            to.receive_exactly(&mut room).unwrap();
-            check(seed, round * 1000, &room);
-        }
-    }
-}
 
 /// Bound, and connected later.
 fn socket_at(at: SocketAddr) -> TcpStream {
@@ -110,10 +97,10 @@ fn connections_that_take_each_others_ports_are_not_mistaken_for_each_other() {
         let two = End::new(listener.accept().unwrap().0, Role::Accepted);
         if round % 3 == 2 {
             // Gone again before anybody has offered it, or meanwhile.
-            exchange(&one, &two, 8 + round);
+            to_and_fro(&one, &two, 1, 8 + round);
         } else {
             upgrade(&one, &two);
-            exchange(&one, &two, 20);
+            to_and_fro(&one, &two, 1, 20);
         }
         // A reset: the ports are not kept for what may still come.
         let linger = libc::linger {
@@ -163,11 +150,11 @@ fn a_proxy_between_two_switches_gets_every_byte_and_nothing_else() {
     };
     let forth = copy(front.try_clone().unwrap(), back.try_clone().unwrap());
     let home = copy(back, front);
-    exchange(&one, &two, 300);
+    to_and_fro(&one, &two, 1, 300);
     until("the accepting end has found nobody", || {
         two.companion.reason() == Reason::PeerSilent
     });
-    exchange(&one, &two, 300);
+    to_and_fro(&one, &two, 1, 300);
     assert_eq!(one.companion.path(), Path::Tcp);
     assert_eq!(two.companion.path(), Path::Tcp);
     one.shut();
@@ -186,7 +173,7 @@ fn a_connection_that_both_ends_have_opened_stays_with_the_kernel() {
         End::new(one, Role::Connected),
         End::new(two, Role::Connected),
     );
-    exchange(&one, &two, 500);
+    to_and_fro(&one, &two, 1, 500);
     assert_eq!(one.companion.path(), Path::Tcp);
     assert_eq!(two.companion.path(), Path::Tcp);
 }
@@ -222,7 +209,7 @@ fn a_connection_taken_up_late_is_upgraded_all_the_same() {
     two.receive_exactly(&mut room).unwrap();
     assert!(room == bytes);
     upgrade(&one, &two);
-    exchange(&one, &two, 20);
+    to_and_fro(&one, &two, 1, 20);
 }
 
 /// Runs in a process of its own, see below.
@@ -238,7 +225,7 @@ fn without_descriptors() {
     while let Ok(file) = std::fs::File::open("/dev/null") {
         taken.push(file);
     }
-    exchange(&one, &two, 500);
+    to_and_fro(&one, &two, 1, 500);
     let why = [one.companion.reason(), two.companion.reason()];
     assert_eq!([one.companion.path(), two.companion.path()], [Path::Tcp; 2]);
     assert!(
@@ -255,9 +242,9 @@ fn without_descriptors() {
             one.companion.snapshot(),
             two.companion.snapshot()
         );
-        exchange(&one, &two, 50);
+        to_and_fro(&one, &two, 1, 50);
     }
-    exchange(&one, &two, 20);
+    to_and_fro(&one, &two, 1, 20);
     assert!(Companion::new(std::os::fd::AsFd::as_fd(&one.tcp), Role::Connected).is_some());
 }
 
@@ -276,7 +263,7 @@ fn without_memory() {
         End::new(two, Role::Accepted),
     );
     until("one says what there is too little of", || {
-        exchange(&one, &two, 50);
+        to_and_fro(&one, &two, 1, 50);
         let why = [one.companion.reason(), two.companion.reason()];
         why.contains(&Reason::NoMemory)
     });
@@ -293,7 +280,7 @@ fn without_memory() {
     let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
     assert_eq!(set, 0);
     upgrade(&one, &two);
-    exchange(&one, &two, 20);
+    to_and_fro(&one, &two, 1, 20);
 }
 
 /// Runs the ignored test of this name with a limit of its shell's.
@@ -328,7 +315,7 @@ fn without_locked_memory() {
         End::new(two, Role::Accepted),
     );
     upgrade(&one, &two);
-    exchange(&one, &two, 200);
+    to_and_fro(&one, &two, 1, 200);
 }
 
 /// The embedded SAN locks none, so it is no reason to stay with the kernel.

@@ -21,7 +21,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use ends::{End, check, fill, until, upgrade};
+use ends::{End, check, fill, to_and_fro, until, upgrade};
 use wsd_switch::companion::{Path, Reason, Role};
 
 const PLAY: &str = "WSD_TEST_PLAY";
@@ -113,18 +113,6 @@ fn ip(words: &str) {
     assert!(done.success(), "ip {words}");
 }
 
-fn exchange(one: &End, two: &End, seed: u64, rounds: usize) {
-    let (mut bytes, mut room) = ([0; 1000], [0; 1000]);
-    for round in 0..rounds {
-        fill(seed, round * 1000, &mut bytes);
-        for (from, to) in [(one, two), (two, one)] {
-            from.send_all(&bytes).unwrap();
-            to.receive_exactly(&mut room).unwrap();
-            check(seed, round * 1000, &room);
-        }
-    }
-}
-
 #[test]
 fn the_other_namespace() {
     let Ok(play) = std::env::var(PLAY) else {
@@ -150,10 +138,10 @@ fn alone(seed: u64) {
     say("there");
     wait();
     upgrade(&one, &two);
-    exchange(&one, &two, seed, 500);
+    to_and_fro(&one, &two, seed, 500);
     say("over");
     wait();
-    exchange(&one, &two, seed + 1, 500);
+    to_and_fro(&one, &two, seed + 1, 500);
     assert_eq!([one.companion.path(), two.companion.path()], [Path::San; 2]);
 }
 

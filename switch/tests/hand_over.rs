@@ -19,7 +19,7 @@ mod ends;
 use std::io::{Read, Write};
 use std::thread;
 
-use ends::{End, Numbers, check, fill, pair, until, upgraded};
+use ends::{End, Numbers, bytes, check, fill, pair, until, upgraded};
 use wsd_switch::companion::{Path, Reason};
 
 /// Gives the connection away; from here on only the kernel's socket is used at this end.
@@ -27,12 +27,6 @@ fn hand_over(end: &End) {
     end.companion.downgrade(end.fd(), Reason::Passed).unwrap();
     assert!(end.companion.on_kernel());
     assert_eq!(end.companion.path(), Path::Tcp);
-}
-
-fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    fill(seed, 0, &mut bytes);
-    bytes
 }
 
 #[test]

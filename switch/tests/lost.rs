@@ -18,14 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ends::{End, Numbers, check, fill, pair, until, upgrade, upgraded};
+use ends::{End, Numbers, bytes, check, fill, pair, to_and_fro, until, upgrade, upgraded};
 use wsd_switch::companion::{Path, Reason};
-
-fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    fill(seed, 0, &mut bytes);
-    bytes
-}
 
 /// Who finds the loss first.
 fn cut(one: &End, two: &End, who: usize) {
@@ -129,13 +123,7 @@ fn after_three_losses_the_kernel_keeps_the_connection() {
         cut(&one, &two, round);
         both_on_tcp(&one, &two);
     }
-    let mut room = [0; 1000];
-    for _ in 0..300 {
-        one.send_all(&[1; 1000]).unwrap();
-        two.receive_exactly(&mut room).unwrap();
-        two.send_all(&[1; 1000]).unwrap();
-        one.receive_exactly(&mut room).unwrap();
-    }
+    to_and_fro(&one, &two, 1, 300);
     assert_eq!(one.companion.path(), Path::Tcp);
     assert_eq!(one.companion.reason(), Reason::Sticky);
     assert_eq!(one.companion.snapshot().upgrades, 3);

@@ -132,6 +132,19 @@ pub(crate) fn pair() -> (End, End) {
     )
 }
 
+/// `rounds` pieces to and fro, each other than the one before.
+pub(crate) fn to_and_fro(one: &End, two: &End, seed: u64, rounds: usize) {
+    let (mut bytes, mut room) = ([0; 1000], [0; 1000]);
+    for round in 0..rounds {
+        for (from, to, seed) in [(one, two, seed), (two, one, seed + 100)] {
+            fill(seed, round * 1000, &mut bytes);
+            from.send_all(&bytes).unwrap();
+            to.receive_exactly(&mut room).unwrap();
+            check(seed, round * 1000, &room);
+        }
+    }
+}
+
 /// Sends to and fro until both ends are on the SAN.
 pub(crate) fn upgrade(one: &End, two: &End) {
     let end = Instant::now() + PATIENCE;
@@ -202,6 +215,12 @@ pub(crate) fn fill(seed: u64, from: usize, buffer: &mut [u8]) {
     for (offset, byte) in buffer.iter_mut().enumerate() {
         *byte = byte_at(seed, from + offset);
     }
+}
+
+pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fill(seed, 0, &mut bytes);
+    bytes
 }
 
 pub(crate) fn check(seed: u64, from: usize, buffer: &[u8]) {
