@@ -32,6 +32,7 @@ const UNSAFE: &[&str] = &[
     "src/fabric/verbs/early.rs",
     "src/fabric/verbs/memory.rs",
     "src/fabric/verbs/sys.rs",
+    "src/fabric/verbs/sys/cq.rs",
     "src/fabric/verbs/sys/raw.rs",
     "switch/src/companion/data.rs",
     "switch/src/companion/fork.rs",

@@ -238,11 +238,22 @@ impl Epoll {
 
     /// What is ready now; does not wait.
     pub(in crate::fabric) fn ready(&self, into: &mut Vec<Ready>) {
+        self.look(into, 0);
+    }
+
+    /// Waits until something is ready, or a signal comes.
+    #[cfg(feature = "verbs")]
+    pub(in crate::fabric) fn wait(&self, into: &mut Vec<Ready>) {
+        self.look(into, -1);
+    }
+
+    fn look(&self, into: &mut Vec<Ready>, timeout: c_int) {
         const BATCH: usize = 256;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         let room = c_int::try_from(BATCH).unwrap_or(1);
         // SAFETY: `events` has room for the number given.
-        let rc = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, 0) };
+        let rc =
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, timeout) };
         let count = usize::try_from(rc).unwrap_or(0);
         into.extend(events.iter().take(count).map(|event| {
             let flags = { event.events }.cast_signed();
@@ -252,6 +263,16 @@ impl Epoll {
             }
         }));
     }
+}
+
+/// The calling thread takes no signals: they are for those of the program.
+#[cfg(feature = "verbs")]
+pub(in crate::fabric) fn block_signals() {
+    let mut all = mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills the set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set is filled; a null third argument asks for nothing.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
 }
 
 /// A descriptor of a process that becomes readable when the process ends.

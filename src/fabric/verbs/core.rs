@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Options;
+use super::completions::Pool;
 use super::device::Settings;
 use super::endpoint::VerbsEndpoint;
 use super::exit;
@@ -66,6 +67,8 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     /// Registrations for local use, each in the domain of its connection.
     pub(super) cache: Cache<Mr>,
+    /// Where completions come out.
+    pub(super) completions: Pool,
     devices: Devices,
     epoll: Epoll,
     wake: OwnedFd,
@@ -137,11 +140,14 @@ impl Core {
             epoll.add(routes.as_fd(), ROUTES)?;
         }
         let random = os::random_u64()?;
+        let entries = limits.iter().map(|limits| limits.max_completions).min();
+        let completions = Pool::new(options.sharing, entries.unwrap_or(0))?;
         let core = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             channel,
             settings: Settings::new(&limits, options),
             cache: Cache::new(regcache::Options::from_environment()),
+            completions,
             devices,
             epoll,
             wake,
@@ -421,8 +427,13 @@ impl Core {
                 }
             }
             DeviceEvent::CompletionsBroken(number) => {
-                if let Some(endpoint) = self.endpoint(number) {
-                    tracing::warn!("a completion queue is broken");
+                let Some(set) = self.completions.find(number) else {
+                    return;
+                };
+                tracing::warn!("a completion queue is broken");
+                // Those of all who share it.
+                let endpoints = set.connections();
+                for endpoint in endpoints.into_iter().filter_map(|one| self.endpoint(one)) {
                     endpoint.die(Ending::Broken);
                     // What is flushed does not come out of it.
                     endpoint.abandon();

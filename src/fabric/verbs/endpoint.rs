@@ -18,11 +18,12 @@
 //! are operations in progress, whose memory has to be left alone: then it has `DRAIN_PATIENCE`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::completions::Seat;
 use super::connect::{Attempt, Step};
 use super::core::{Core, Object};
 use super::device::Settings;
@@ -31,9 +32,10 @@ use super::leaving::Undelivered;
 use super::memory::{DESCRIPTOR_LEN, Descriptor, Memory, Registration};
 use super::moving::Collector;
 use super::queue::{Kind, Queue};
-use super::sys::{CmEvent, CmKind, Conn, DeviceId, Mr, Port, Queues};
+use super::sys::{CmEvent, CmKind, Conn, Cq, DeviceId, Mr, Port, Queues};
+use super::wake::Waker;
 use crate::fabric::regcache::Domain;
-use crate::fabric::soft::sys::{self as os, Epoll};
+use crate::fabric::soft::sys::Epoll;
 use crate::fabric::{
     Access, ArmFor, Completion, ConnectError, DeregisterError, Ending, Endpoint, Event, Key, Post,
     PostError, Posted, QuickMutex, Region, RegisterError, Token,
@@ -97,11 +99,11 @@ pub(super) struct VerbsEndpoint {
     /// Its name in the table of objects, for the libraries and in the epoll set.
     number: u64,
     state: AtomicU8,
-    /// Readable at the end, or when the outcome of the attempt is there.
-    event: OwnedFd,
-    /// Whether `event` may be readable.
-    woken: AtomicBool,
-    /// What `readiness` returns: `event`, and the device's own descriptor.
+    /// Wakes at the end, when the outcome of the attempt is there, and for completions that somebody
+    /// else has taken out of a shared queue.
+    waker: Arc<Waker>,
+    /// What `readiness` returns: the waker's descriptor, and the device's own if it is for this
+    /// connection alone.
     readiness: Epoll,
     /// Whether the progress thread wants to be told.
     progress: AtomicBool,
@@ -138,16 +140,15 @@ impl VerbsEndpoint {
     ) -> io::Result<Arc<Self>> {
         let settings = &core.settings;
         let unconfirmed = attempt.is_none();
-        let event = os::event()?;
+        let waker = Arc::new(Waker::new()?);
         let readiness = Epoll::new()?;
-        readiness.add(event.as_fd(), 0)?;
+        readiness.add(waker.descriptor(), 0)?;
         let endpoint = Arc::new(Self {
             core: Arc::clone(core),
             token,
             number,
             state: AtomicU8::new(state::CONNECTING),
-            event,
-            woken: AtomicBool::new(false),
+            waker,
             readiness,
             progress: AtomicBool::new(false),
             attempt: parking_lot::Mutex::new(attempt),
@@ -210,7 +211,9 @@ impl VerbsEndpoint {
             core.confirm(number);
             endpoint.state.store(state::BROKEN, Ordering::SeqCst);
             return Err(match error.raw_os_error() {
-                Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => ConnectError::NoResources,
+                Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
+                    ConnectError::NoResources
+                }
                 _ => ConnectError::NotServed,
             });
         }
@@ -264,9 +267,22 @@ impl VerbsEndpoint {
             pieces: settings.caps.max_pieces,
             inline_bytes: settings.inline_bytes,
         };
-        let (queues, fd) = self.conn.make_queues(self.number, wanted)?;
-        self.readiness.add(self.conn.borrow(fd), 1)?;
         let port = self.conn.port();
+        let device = port.ok_or(io::ErrorKind::NotConnected)?.device;
+        let depth = wanted.sends + wanted.receives;
+        let number = self.core.number();
+        let place = self
+            .core
+            .completions
+            .place(device, depth, number, |entries| {
+                Cq::new(&self.conn, number, entries)
+            })?;
+        let queues = self
+            .conn
+            .make_queues(self.number, wanted, place, &self.waker)?;
+        if let Some(told) = self.conn.seat().and_then(Seat::descriptor) {
+            self.readiness.add(told, 1)?;
+        }
         self.made
             .set(Made { queues, port })
             .map_err(|_| io::ErrorKind::AlreadyExists)?;
@@ -294,11 +310,9 @@ impl VerbsEndpoint {
         self.receiving.lock().early.give_up()
     }
 
-    /// Makes `event` readable.
+    /// Wakes whoever sleeps.
     fn wake(&self) {
-        os::signal(self.event.as_fd());
-        // Afterwards: who arms in between leaves the event as it is, and the next one clears it.
-        self.woken.store(true, Ordering::SeqCst);
+        self.waker.wake();
     }
 
     // ---- the attempt ----
@@ -667,18 +681,15 @@ impl Endpoint for VerbsEndpoint {
     }
 
     fn arm(&self, whom: ArmFor) -> bool {
-        if self.woken.swap(false, Ordering::SeqCst) {
-            os::drain(self.event.as_fd());
-        }
+        self.waker.clear();
         if whom == ArmFor::Progress {
             self.progress.store(true, Ordering::SeqCst);
         }
         if self.made.get().is_some() {
             // Armed first, looked at afterwards: what comes in between wakes or is seen.
-            if let Err(error) = self.conn.arm() {
-                tracing::warn!(%error, "a completion queue cannot be armed");
-            }
+            self.conn.arm();
             if self.has_something() {
+                self.conn.disarm();
                 self.progress.store(false, Ordering::SeqCst);
                 return false;
             }

@@ -5,6 +5,8 @@
 //! | `shim.c`, `shim.h` | every layout and inline function of the two libraries |
 //! | `sys` | the shim as safe types |
 //! | `device` | what the devices can do |
+//! | `completions` | the completion queues, who shares one, and who is woken |
+//! | `wake` | the descriptor by which a sleeper is woken |
 //! | `core` | what the endpoints of a fabric share: the epoll set, the events, the timer |
 //! | `connect`, `hello` | the steps of a connect, and the private data of both ends |
 //! | `listener` | listening, requests and their answers |
@@ -18,9 +20,9 @@
 //! | `memory` | registrations and descriptors |
 //! | `errors` | what failures mean |
 //!
-//! One connection has one protection domain, one queue pair and one completion queue with its own
-//! descriptor. So a key of one connection means nothing on another, and no socket can starve
-//! another or overrun a queue that they share; the price is one more descriptor for each socket.
+//! One connection has one protection domain and one queue pair. So a key of one connection means
+//! nothing on another. Completion queues are shared, except by the first few connections: no socket
+//! can starve another, or overrun the queue that they share (`completions`).
 //!
 //! Registrations for local use outlive their release in a cache (`regcache`); what the peer may
 //! reach never does.
@@ -28,6 +30,8 @@
 //! A peer that has gone silently is noticed also while nothing is under way: every few seconds of
 //! silence its device is asked to acknowledge a write of nothing.
 
+#[cfg(feature = "verbs")]
+mod completions;
 #[cfg(feature = "verbs")]
 mod connect;
 #[cfg(feature = "verbs")]
@@ -68,6 +72,8 @@ mod sys;
 #[cfg(feature = "verbs")]
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "verbs")]
+mod wake;
 
 /// What to say to somebody who wants to use RDMA hardware and cannot.
 #[cfg(feature = "verbs")]
@@ -109,6 +115,9 @@ pub(crate) struct Options {
     /// How long an attempt to connect may take, if not as long as usual; the same at both ends.
     #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
     pub(crate) patience: Option<std::time::Duration>,
+    /// How connections share completion queues.
+    #[cfg(feature = "verbs")]
+    pub(crate) sharing: Sharing,
 }
 
 impl Options {
@@ -117,6 +126,8 @@ impl Options {
             rdma_read,
             rnr_retry: 7,
             patience: None,
+            #[cfg(feature = "verbs")]
+            sharing: Sharing::default(),
         }
     }
 }
@@ -129,6 +140,8 @@ pub(crate) fn open(
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
+#[cfg(feature = "verbs")]
+pub(crate) use completions::Sharing;
 #[cfg(feature = "verbs")]
 pub(crate) use fabric::open;
 

@@ -15,6 +15,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::completions::Seat;
 use super::early::{Claim, Early};
 use super::endpoint::{Receives, VerbsEndpoint};
 use super::errors;
@@ -22,7 +23,7 @@ use super::exit;
 use super::memory::{Descriptor, Held, Sges};
 use super::parts::{self, Most, READ_PART, WRITE_PART};
 use super::queue::{Entry, Kind, Queue, Waiting};
-use super::sys::{Aim, BATCH, Finished, How, Refused, Status, Work};
+use super::sys::{Aim, Finished, How, Refused, Status, Work};
 use crate::fabric::{Access, Completion, Ending, OpId, Outcome, Piece, Post, PostError, Posted};
 
 /// Completions that were taken from the device and not yet handed out.
@@ -447,9 +448,10 @@ impl VerbsEndpoint {
     /// The first reason why the connection has to end, if one came out.
     fn gather(&self, collector: &mut Collector) -> Option<Ending> {
         let mut cause = None;
-        loop {
+        // Those of others that come in between do not keep anybody here.
+        for _ in 0..self.conn().seat().map_or(0, Seat::batches) {
             collector.scratch.clear();
-            self.conn().poll(&mut collector.scratch);
+            let more = self.conn().poll(&mut collector.scratch);
             if !collector.scratch.is_empty() {
                 self.moved.fetch_add(1, Ordering::Relaxed);
             }
@@ -458,10 +460,11 @@ impl VerbsEndpoint {
                 let ending = self.end(*finished, known, &mut collector.done);
                 cause = cause.or(ending);
             }
-            if collector.scratch.len() < BATCH {
-                return cause;
+            if !more {
+                break;
             }
         }
+        cause
     }
 
     fn end(

@@ -25,10 +25,13 @@ struct wsd_channel {
 struct wsd_conn {
     struct rdma_cm_id *id;
     struct ibv_pd *pd;
-    struct ibv_comp_channel *told;
-    struct ibv_cq *cq;
     struct ibv_qp *qp;
     uint64_t context;
+};
+
+struct wsd_cq {
+    struct ibv_comp_channel *told;
+    struct ibv_cq *cq;
 };
 
 /* Some functions answer -1 and errno, others the number itself. */
@@ -316,10 +319,6 @@ int wsd_conn_destroy(struct wsd_conn *conn)
     int first = 0, rc;
     /* That this failed shows below: what a queue pair uses cannot be given back. */
     wsd_conn_kill(conn);
-    if (conn->cq && (rc = number_or_errno(ibv_destroy_cq(conn->cq))) && !first)
-        first = rc;
-    if (conn->told && (rc = number_or_errno(ibv_destroy_comp_channel(conn->told))) && !first)
-        first = rc;
     if (conn->pd && (rc = number_or_errno(ibv_dealloc_pd(conn->pd))) && !first)
         first = rc;
     if (rdma_destroy_id(conn->id) && !first)
@@ -387,8 +386,8 @@ void wsd_conn_addresses(struct wsd_conn *conn, struct wsd_address *local,
     from_sockaddr(rdma_get_peer_addr(conn->id), peer);
 }
 
-int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *queues,
-                    int *descriptor)
+int wsd_conn_queues(struct wsd_conn *conn, struct wsd_cq *cq, uint64_t context,
+                    struct wsd_queues *queues, uint32_t *number)
 {
     struct ibv_context *device = conn->id->verbs;
     if (!device)
@@ -397,23 +396,13 @@ int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *
     conn->pd = ibv_alloc_pd(device);
     if (!conn->pd)
         return failure();
-    conn->told = ibv_create_comp_channel(device);
-    if (!conn->told)
-        return failure();
-    int rc = without_blocking(conn->told->fd);
-    if (rc)
-        return rc;
-    conn->cq = ibv_create_cq(device, (int)(queues->sends + queues->receives),
-                             (void *)(uintptr_t)context, conn->told, 0);
-    if (!conn->cq)
-        return failure();
     static const uint32_t less[] = {UINT32_MAX, 128, 64, 0};
     for (size_t i = 0; i < sizeof less / sizeof *less; i++) {
         struct ibv_qp_init_attr attr;
         memset(&attr, 0, sizeof attr);
         attr.qp_context = (void *)(uintptr_t)context;
-        attr.send_cq = conn->cq;
-        attr.recv_cq = conn->cq;
+        attr.send_cq = cq->cq;
+        attr.recv_cq = cq->cq;
         attr.qp_type = IBV_QPT_RC;
         attr.cap.max_send_wr = queues->sends;
         attr.cap.max_recv_wr = queues->receives;
@@ -426,7 +415,7 @@ int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *
             conn->context = context;
             /* More than was asked for may be there, but the CQ has room for what was asked. */
             queues->inline_bytes = attr.cap.max_inline_data;
-            *descriptor = conn->told->fd;
+            *number = conn->qp->qp_num;
             return 0;
         }
         if (errno != EINVAL && errno != ENOMEM)
@@ -587,35 +576,80 @@ static uint32_t status_of(enum ibv_wc_status status)
     }
 }
 
-int wsd_conn_poll(struct wsd_conn *conn, struct wsd_completion *completions, int room)
+/* ---- completion queues ---- */
+
+int wsd_cq_create(struct wsd_conn *conn, uint64_t context, uint32_t entries, struct wsd_cq **out,
+                  int *descriptor)
+{
+    struct ibv_context *device = conn->id->verbs;
+    if (!device)
+        return -ENODEV;
+    struct wsd_cq *cq = calloc(1, sizeof *cq);
+    if (!cq)
+        return -ENOMEM;
+    int rc = 0;
+    cq->told = ibv_create_comp_channel(device);
+    if (!cq->told) {
+        rc = failure();
+        goto failed;
+    }
+    rc = without_blocking(cq->told->fd);
+    if (rc)
+        goto failed;
+    cq->cq = ibv_create_cq(device, (int)entries, (void *)(uintptr_t)context, cq->told, 0);
+    if (!cq->cq) {
+        rc = failure();
+        goto failed;
+    }
+    *descriptor = cq->told->fd;
+    *out = cq;
+    return 0;
+failed:
+    (void)wsd_cq_destroy(cq);
+    return rc;
+}
+
+int wsd_cq_destroy(struct wsd_cq *cq)
+{
+    int first = 0, rc;
+    /* Every event that was taken out has been acknowledged: this would wait for it. */
+    if (cq->cq && (rc = number_or_errno(ibv_destroy_cq(cq->cq))) && !first)
+        first = rc;
+    if (cq->told && (rc = number_or_errno(ibv_destroy_comp_channel(cq->told))) && !first)
+        first = rc;
+    free(cq);
+    return first;
+}
+
+int wsd_cq_poll(struct wsd_cq *cq, struct wsd_completion *completions, int room)
 {
     struct ibv_wc got[32];
     if (room > 32)
         room = 32;
-    int count = ibv_poll_cq(conn->cq, room, got);
+    int count = ibv_poll_cq(cq->cq, room, got);
     for (int i = 0; i < count; i++) {
         completions[i].number = got[i].wr_id;
         completions[i].status = status_of(got[i].status);
         completions[i].raw = (uint32_t)got[i].status;
         completions[i].bytes = got[i].status == IBV_WC_SUCCESS ? got[i].byte_len : 0;
-        completions[i].padding = 0;
+        completions[i].queue = got[i].qp_num;
     }
     return count;
 }
 
-int wsd_conn_told(struct wsd_conn *conn)
+int wsd_cq_told(struct wsd_cq *cq)
 {
-    struct ibv_cq *cq;
+    struct ibv_cq *which;
     void *context;
-    if (ibv_get_cq_event(conn->told, &cq, &context))
+    if (ibv_get_cq_event(cq->told, &which, &context))
         return 0;
-    ibv_ack_cq_events(conn->cq, 1);
+    ibv_ack_cq_events(which, 1);
     return 1;
 }
 
-int wsd_conn_arm(struct wsd_conn *conn)
+int wsd_cq_arm(struct wsd_cq *cq)
 {
-    return number_or_errno(ibv_req_notify_cq(conn->cq, 0));
+    return number_or_errno(ibv_req_notify_cq(cq->cq, 0));
 }
 
 /* ---- memory ---- */

@@ -12,6 +12,7 @@
 
 struct wsd_channel;
 struct wsd_conn;
+struct wsd_cq;
 struct wsd_mr;
 
 struct wsd_address {
@@ -81,7 +82,7 @@ enum wsd_device_event_kind {
     WSD_DEVICE_PORT_DOWN = 2,    /* raw says which */
     WSD_DEVICE_GONE = 3,
     WSD_DEVICE_CHANGED = 4,
-    WSD_DEVICE_COMPLETIONS_BROKEN = 5 /* context says whose */
+    WSD_DEVICE_COMPLETIONS_BROKEN = 5 /* context says which completion queue */
 };
 
 struct wsd_device_event {
@@ -105,8 +106,8 @@ struct wsd_completion {
     uint64_t number;
     uint32_t status;
     uint32_t bytes;
-    uint32_t raw; /* the library's own status, for the log */
-    uint32_t padding;
+    uint32_t raw;   /* the library's own status, for the log */
+    uint32_t queue; /* the number of the queue pair */
 };
 
 /* One work request of a transfer. */
@@ -148,9 +149,9 @@ int wsd_conn_route(struct wsd_conn *conn, int timeout_ms);
 void *wsd_conn_device(struct wsd_conn *conn, uint8_t *port);
 void wsd_conn_addresses(struct wsd_conn *conn, struct wsd_address *local,
                         struct wsd_address *peer);
-/* Makes the queues and reports by `descriptor` where completions are told of. */
-int wsd_conn_queues(struct wsd_conn *conn, uint64_t context, struct wsd_queues *queues,
-                    int *descriptor);
+/* Makes the queues, whose completions go to `cq`, and reports the number of the queue pair. */
+int wsd_conn_queues(struct wsd_conn *conn, struct wsd_cq *cq, uint64_t context,
+                    struct wsd_queues *queues, uint32_t *number);
 int wsd_conn_connect(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
                      uint8_t reads_out, uint8_t rnr_retry);
 int wsd_conn_accept(struct wsd_conn *conn, const void *data, uint8_t length, uint8_t reads_in,
@@ -172,11 +173,18 @@ int wsd_conn_post_parts(struct wsd_conn *conn, int kind, uint32_t key,
                         const struct wsd_part *parts, int count, int *taken);
 int wsd_conn_post_receive(struct wsd_conn *conn, uint64_t number, const struct wsd_piece *pieces,
                           int count);
-int wsd_conn_poll(struct wsd_conn *conn, struct wsd_completion *completions, int room);
+
+/* Completion queues, each with a descriptor that tells of completions. */
+/* For queue pairs on the device that the connection goes by. */
+int wsd_cq_create(struct wsd_conn *conn, uint64_t context, uint32_t entries, struct wsd_cq **out,
+                  int *descriptor);
+/* Once no queue pair uses it. Nothing is left of it, or the first failure. */
+int wsd_cq_destroy(struct wsd_cq *cq);
+int wsd_cq_poll(struct wsd_cq *cq, struct wsd_completion *completions, int room);
 /* Takes a wake-up out of the descriptor: 1 if there was one. */
-int wsd_conn_told(struct wsd_conn *conn);
+int wsd_cq_told(struct wsd_cq *cq);
 /* Asks for a wake-up at the next completion. */
-int wsd_conn_arm(struct wsd_conn *conn);
+int wsd_cq_arm(struct wsd_cq *cq);
 
 /* Memory of a connection with queues. */
 int wsd_mr_register(struct wsd_conn *conn, uint64_t address, uint64_t length, int access,

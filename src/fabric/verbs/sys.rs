@@ -11,18 +11,22 @@
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::completions::{Place, Seat};
 use super::parts::Part;
+use super::wake::Waker;
 
+mod cq;
 mod raw;
+
+pub(super) use cq::{BATCH, Cq};
 
 /// A count or nothing, or the errno.
 fn check(rc: i32) -> io::Result<i32> {
@@ -92,6 +96,13 @@ pub(super) struct Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DeviceId(usize);
 
+#[cfg(test)]
+impl DeviceId {
+    pub(super) fn pretend(number: usize) -> Self {
+        Self(number)
+    }
+}
+
 /// Where a connection goes out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Port {
@@ -124,7 +135,7 @@ pub(super) enum DeviceEvent {
     Other(i32),
     /// The queue pair of the connection with this context is broken.
     QueueBroken(u64),
-    /// Nothing comes out of its completion queue any more.
+    /// Nothing comes out of the completion queue with this context any more.
     CompletionsBroken(u64),
     PortDown(u8),
     Gone,
@@ -488,17 +499,14 @@ const PARTS: usize = 64;
 #[cfg(test)]
 pub(super) static LEFT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-/// How many completions one look takes at most.
-pub(super) const BATCH: usize = 32;
-
 /// An identifier of librdmacm: a listener, or a connection with its queues.
 #[derive(Debug)]
 pub(super) struct Conn {
     raw: NonNull<raw::Conn>,
     /// For what librdmacm does not lock itself: the state of the queue pair.
     control: Mutex<()>,
-    /// Whether the device is to tell of the next completion, and its word was not taken yet.
-    asked: Mutex<bool>,
+    /// Where its completions come out, once it has queues.
+    seat: OnceLock<Seat>,
     channel: Arc<Channel>,
     #[cfg(test)]
     pub(super) watched: Watched,
@@ -537,7 +545,7 @@ impl Conn {
         Self {
             raw,
             control: Mutex::new(()),
-            asked: Mutex::new(false),
+            seat: OnceLock::new(),
             channel: Arc::clone(channel),
             #[cfg(test)]
             watched: Watched::default(),
@@ -613,9 +621,15 @@ impl Conn {
         (from_raw(&local), from_raw(&peer))
     }
 
-    /// Makes the queues. Returns them as they are, and the descriptor that tells of completions,
-    /// which lives as long as the connection.
-    pub(super) fn make_queues(&self, context: u64, wanted: Queues) -> io::Result<(Queues, RawFd)> {
+    /// Makes the queues, once, with their completions at `place`. Returns them as they are. `waker`
+    /// wakes whoever sleeps for them.
+    pub(super) fn make_queues(
+        &self,
+        context: u64,
+        wanted: Queues,
+        place: Place,
+        waker: &Arc<Waker>,
+    ) -> io::Result<Queues> {
         let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         let mut queues = raw::Queues {
             sends: small(wanted.sends),
@@ -623,17 +637,32 @@ impl Conn {
             pieces: small(wanted.pieces),
             inline_bytes: small(wanted.inline_bytes),
         };
-        let mut fd = -1;
+        let mut number = 0;
         let _control = self.control.lock();
-        // SAFETY: a live connection and two places for results.
-        check(unsafe { raw::wsd_conn_queues(self.at(), context, &raw mut queues, &raw mut fd) })?;
-        Ok((
-            Queues {
-                inline_bytes: usize::try_from(queues.inline_bytes).unwrap_or(0),
-                ..wanted
-            },
-            fd,
-        ))
+        if self.seat.get().is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        // SAFETY: a live connection, a live completion queue, which the seat keeps until the queue
+        // pair is gone, and two places for results.
+        check(unsafe {
+            raw::wsd_conn_queues(
+                self.at(),
+                place.source().at(),
+                context,
+                &raw mut queues,
+                &raw mut number,
+            )
+        })?;
+        self.seat.get_or_init(|| place.take(number, context, waker));
+        Ok(Queues {
+            inline_bytes: usize::try_from(queues.inline_bytes).unwrap_or(0),
+            ..wanted
+        })
+    }
+
+    /// Where its completions come out. None before there are queues.
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.get()
     }
 
     pub(super) fn connect(
@@ -827,67 +856,33 @@ impl Conn {
         Ok(())
     }
 
-    /// Takes what has finished. The queues have been made.
-    pub(super) fn poll(&self, into: &mut Vec<Finished>) {
-        // Not cleared: most looks find nothing.
-        let mut got = [const { MaybeUninit::<raw::Completion>::uninit() }; BATCH];
-        let room = got.as_mut_ptr().cast();
-        // SAFETY: a live completion queue and room for the number given.
-        let rc = unsafe { raw::wsd_conn_poll(self.at(), room, count(BATCH)) };
-        let found = usize::try_from(rc).unwrap_or(0);
-        let got = got.iter().take(found).map(|one| {
-            // SAFETY: as many as were said to be found were written.
-            unsafe { one.assume_init_ref() }
-        });
-        into.extend(got.map(|one| Finished {
-            number: one.number,
-            status: match one.status {
-                0 => Status::Done,
-                1 => Status::Flushed,
-                2 => Status::TooLong,
-                3 => Status::RemoteAccess,
-                4 => Status::RemoteRefused,
-                5 => Status::NoAnswer,
-                7 => Status::LocalQueue,
-                _ => Status::Local,
-            },
-            bytes: usize::try_from(one.bytes).unwrap_or(0),
-            code: one.raw,
-        }));
+    /// Takes what has finished. True: there may be more.
+    pub(super) fn poll(&self, into: &mut Vec<Finished>) -> bool {
+        self.seat.get().is_some_and(|seat| seat.poll(into))
     }
 
-    /// Makes sure that the descriptor becomes readable at the next completion, and is not readable on
-    /// account of an earlier one. The queues have been made.
-    ///
-    /// The device tells once for each time that it was asked. So what was asked for and has not come
-    /// is still to come, and is not asked for again: either costs a call of the kernel.
-    pub(super) fn arm(&self) -> io::Result<()> {
-        let mut asked = self.asked.lock();
-        if *asked {
-            // SAFETY: a live completion queue.
-            *asked = unsafe { raw::wsd_conn_told(self.at()) } == 0;
-        }
-        if !*asked {
-            #[cfg(test)]
-            self.watched
-                .asks
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            // SAFETY: a live completion queue.
-            check(unsafe { raw::wsd_conn_arm(self.at()) })?;
-            *asked = true;
-        }
-        Ok(())
+    /// As `Seat::arm`, and not before there are queues.
+    pub(super) fn arm(&self) {
+        let _asked = self.seat.get().is_some_and(Seat::arm);
+        #[cfg(test)]
+        self.watched
+            .asks
+            .fetch_add(usize::from(_asked), std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// The descriptor that `make_queues` returned.
-    pub(super) fn borrow(&self, fd: RawFd) -> BorrowedFd<'_> {
-        // SAFETY: it lives as long as the connection.
-        unsafe { BorrowedFd::borrow_raw(fd) }
+    pub(super) fn disarm(&self) {
+        if let Some(seat) = self.seat.get() {
+            seat.disarm();
+        }
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        // In this order: what still comes of the queue pair is taken out of the completion queue
+        // before another one may have its place there.
+        self.kill();
+        drop(self.seat.take());
         // SAFETY: the last owner; registrations hold their connection, so none is left.
         if let Err(error) = check(unsafe { raw::wsd_conn_destroy(self.at()) }) {
             tracing::error!(%error, "something of a connection stays with its device");

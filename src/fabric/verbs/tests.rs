@@ -5,10 +5,12 @@ mod closing;
 mod mishaps;
 mod posted;
 mod registrations;
+mod sharing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::completions;
 use super::connect::{ACK_TIMEOUT, Attempt, PATIENCE};
 use super::core::Core;
 use super::endpoint::VerbsEndpoint;
@@ -555,7 +557,19 @@ fn connections_leave_nothing_behind() {
 
 /// A rig, and what its endpoints share.
 fn rig_with_cache() -> (Rig, Arc<Core>) {
-    let core = Core::new(Options::new(true)).expect("an RDMA device");
+    rig_with(Options::new(true))
+}
+
+/// As `rig_with_cache`, where each connection has a completion queue of its own.
+fn rig_of_separate() -> (Rig, Arc<Core>) {
+    rig_with(Options {
+        sharing: completions::tests::sharing(usize::MAX, 1),
+        ..Options::new(true)
+    })
+}
+
+fn rig_with(options: Options) -> (Rig, Arc<Core>) {
+    let core = Core::new(options).expect("an RDMA device");
     assert!(core.cache.keeps(), "{}", core.cache.describe());
     let fabric = Arc::new(VerbsFabric {
         core: Arc::clone(&core),
@@ -563,6 +577,7 @@ fn rig_with_cache() -> (Rig, Arc<Core>) {
     assert!(fabric.keeps_registrations());
     (Rig::over(Host::over(fabric), &address()), core)
 }
+
 #[test]
 #[ignore = "needs an RDMA device"]
 fn messages_go_while_transfers_fill_the_queue() {

@@ -12,6 +12,10 @@ pub(super) struct Conn {
     _opaque: [u8; 0],
 }
 #[repr(C)]
+pub(super) struct Cq {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
 pub(super) struct Mr {
     _opaque: [u8; 0],
 }
@@ -86,7 +90,7 @@ pub(super) struct Completion {
     pub(super) status: u32,
     pub(super) bytes: u32,
     pub(super) raw: u32,
-    pub(super) padding: u32,
+    pub(super) queue: u32,
 }
 
 unsafe extern "C" {
@@ -115,9 +119,10 @@ unsafe extern "C" {
     pub(super) fn wsd_conn_addresses(conn: *mut Conn, local: *mut Address, peer: *mut Address);
     pub(super) fn wsd_conn_queues(
         conn: *mut Conn,
+        cq: *mut Cq,
         context: u64,
         queues: *mut Queues,
-        descriptor: *mut i32,
+        number: *mut u32,
     ) -> i32;
     pub(super) fn wsd_conn_connect(
         conn: *mut Conn,
@@ -165,9 +170,17 @@ unsafe extern "C" {
         pieces: *const super::Sge,
         count: i32,
     ) -> i32;
-    pub(super) fn wsd_conn_poll(conn: *mut Conn, completions: *mut Completion, room: i32) -> i32;
-    pub(super) fn wsd_conn_told(conn: *mut Conn) -> i32;
-    pub(super) fn wsd_conn_arm(conn: *mut Conn) -> i32;
+    pub(super) fn wsd_cq_create(
+        conn: *mut Conn,
+        context: u64,
+        entries: u32,
+        out: *mut *mut Cq,
+        descriptor: *mut i32,
+    ) -> i32;
+    pub(super) fn wsd_cq_destroy(cq: *mut Cq) -> i32;
+    pub(super) fn wsd_cq_poll(cq: *mut Cq, completions: *mut Completion, room: i32) -> i32;
+    pub(super) fn wsd_cq_told(cq: *mut Cq) -> i32;
+    pub(super) fn wsd_cq_arm(cq: *mut Cq) -> i32;
     pub(super) fn wsd_mr_register(
         conn: *mut Conn,
         address: u64,

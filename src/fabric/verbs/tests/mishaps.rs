@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::posted::known_pair;
-use super::{address, ending, event, expose, fabric, read, rig, rig_with_cache, write};
+use super::{
+    address, ending, event, expose, fabric, read, rig, rig_of_separate, rig_with_cache, write,
+};
 use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, free_address, number, until};
 use crate::fabric::verbs::connect::{self, ACK_TIMEOUT};
 use crate::fabric::verbs::endpoint::UNFLUSHED;
@@ -249,17 +251,17 @@ fn what_a_descriptor_does_not_grant_never_reaches_the_device() {
 #[ignore = "needs an RDMA device"]
 fn a_failure_ends_the_connections_that_it_concerns_and_no_others() {
     // req: WSD-11
-    let (mut rig, core) = rig_with_cache();
+    let (mut rig, core) = rig_of_separate();
     let patience = UNFLUSHED.load(Ordering::Relaxed);
     let (mut peer, mut other, port) = {
         let (peer, other, known) = known_pair(&mut rig, &core);
         (peer, other, known.conn().port().unwrap())
     };
-    type Makes = fn(u64, u8) -> DeviceEvent;
+    type Makes = fn(&VerbsEndpoint, u8) -> DeviceEvent;
     let failures: [(&str, Makes); 4] = [
-        ("queue pair", |number, _| DeviceEvent::QueueBroken(number)),
-        ("completion queue", |number, _| {
-            DeviceEvent::CompletionsBroken(number)
+        ("queue pair", |of, _| DeviceEvent::QueueBroken(of.number())),
+        ("completion queue", |of, _| {
+            DeviceEvent::CompletionsBroken(of.conn().seat().unwrap().number())
         }),
         ("port", |_, port| DeviceEvent::PortDown(port)),
         ("device", |_, _| DeviceEvent::Gone),
@@ -271,7 +273,7 @@ fn a_failure_ends_the_connections_that_it_concerns_and_no_others() {
         core.device_event(port.device, DeviceEvent::QueueBroken(1 << 40));
         assert_eq!(near.endpoint.ending(), None);
         let waiting: Vec<_> = (0..5).map(|_| near.receive(0, 10)).collect();
-        core.device_event(port.device, failure(known.number(), port.number));
+        core.device_event(port.device, failure(&known, port.number));
         assert_eq!(near.send(b"x"), Err(PostError::Ended(Ending::Broken)));
         assert_eq!(ending(&mut rig, &mut near), Ending::Broken, "{what}");
         for receive in waiting {

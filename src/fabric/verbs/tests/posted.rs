@@ -149,7 +149,7 @@ fn a_read_of_which_the_device_takes_nothing_waits_and_one_taken_in_part_ends_onc
 #[test]
 #[ignore = "needs an RDMA device"]
 fn the_device_is_asked_for_one_word_at_a_time_and_none_is_left_behind() {
-    let (mut rig, core) = rig_with_cache();
+    let (mut rig, core) = rig_of_separate();
     let (mut far, mut near, known) = known_pair(&mut rig, &core);
     let asks = || {
         let watched = &known.conn().watched;
@@ -183,7 +183,7 @@ fn the_device_is_asked_for_one_word_at_a_time_and_none_is_left_behind() {
 }
 
 /// Whether a sleeper would be woken at once.
-fn readable(endpoint: &dyn Endpoint) -> bool {
+pub(super) fn readable(endpoint: &dyn Endpoint) -> bool {
     use std::os::fd::AsRawFd;
     let mut fd = libc::pollfd {
         fd: endpoint.readiness().as_raw_fd(),
