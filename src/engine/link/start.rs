@@ -9,12 +9,16 @@ use std::sync::atomic::Ordering;
 use super::{Direction, Link, MAX_RDMA, Span};
 use crate::engine::error::TransferError;
 use crate::engine::memory::RegistrationId;
-use crate::engine::operation::{Deferred, Kind, Pieces, post};
+use crate::engine::operation::{Deferred, Kind, Pieces, Queue, post};
 use crate::engine::outlet::{End, Report, Ticket};
 use crate::fabric::{Access, OpId, Piece, PostError, Posted, QuickGuard};
 
 /// Pieces that one RDMA may always have, also over a fabric that takes fewer at a time.
 const LEAST_PIECES: usize = 8;
+
+/// Places of the queue that transfers leave to messages, as many as the switch has sends in progress:
+/// who has filled it with RDMA can still give its peer credit.
+const KEPT_FOR_SENDS: usize = 16;
 
 fn access_of(kind: Kind) -> Access {
     match kind {
@@ -74,6 +78,15 @@ impl Link {
         self.start_message(direction, kind, ticket, total, &pieces)
     }
 
+    /// Whether one operation more of the kind would be too many.
+    fn is_full(&self, queue: &Queue, kind: Kind) -> bool {
+        let kept = match kind {
+            Kind::Send | Kind::Receive => 0,
+            Kind::Write | Kind::Read => KEPT_FOR_SENDS,
+        };
+        queue.len() + kept >= self.around.queue_depth
+    }
+
     /// Hands a message to the fabric under the lock: whatever comes of it, it is entered before
     /// anybody else can see its completion, and one that is done at once is never entered.
     fn start_message(
@@ -85,7 +98,7 @@ impl Link {
         pieces: &Pieces,
     ) -> Result<(), TransferError> {
         let queue = &mut direction.queue;
-        if queue.len() >= self.around.queue_depth {
+        if self.is_full(queue, kind) {
             return Err(TransferError::QueueFull);
         }
         let posted = if queue.backlog.is_empty() {
@@ -186,7 +199,7 @@ impl Link {
         offset: u64,
     ) -> Result<(), TransferError> {
         let queue = &mut direction.queue;
-        if queue.len() >= self.around.queue_depth {
+        if self.is_full(queue, kind) {
             return Err(TransferError::QueueFull);
         }
         // The result may be there before the post returns: everything is in place before it.
@@ -258,7 +271,7 @@ impl Link {
         offset: u64,
     ) -> Result<(), TransferError> {
         let caps = &self.around.caps;
-        if direction.queue.len() >= self.around.queue_depth {
+        if self.is_full(&direction.queue, kind) {
             return Err(TransferError::QueueFull);
         }
         let parts = split(pieces.as_slice(), caps.max_rdma, caps.max_pieces);

@@ -262,3 +262,39 @@ fn a_fabric_that_keeps_registrations_is_told_of_memory_that_goes_back() {
     let nothing = if keeps { WSAEINVAL } else { WSAEOPNOTSUPP };
     assert_eq!(tell(8), Err(nothing));
 }
+
+// req: WSD-14
+#[test]
+fn messages_find_room_when_transfers_have_taken_all_that_is_theirs() {
+    const MOST: usize = 1 << 20;
+    for write in [true, false] {
+        let faulty = Faulty::new();
+        let (a, b) = pair();
+        let local = Area::new(&a, 64, MEM_READWRITE);
+        let said = Area::filled(&a, b"credit");
+        let heard = Area::new(&b, 64, MEM_WRITE);
+        let remote = Area::unregistered(64);
+        let window = b.window(&remote, MEM_READWRITE);
+        faulty.plan("hold");
+        let mut of_a = Started::default();
+        let pieces = [local.piece(0, 64)];
+        while of_a.start(|op| a.rdma(write, &pieces, &window, 0, op)) == WSA_IO_PENDING {
+            assert!(of_a.ops.len() < MOST, "no limit");
+        }
+        assert_eq!(
+            a.rdma(write, &pieces, &window, 0, &Op::polled()),
+            WSAEWOULDBLOCK
+        );
+        // As many as the switch may have under way, and in the end there is a limit for them, too.
+        let mut of_b = Started::default();
+        for _ in 0..16 {
+            assert_eq!(of_b.start(|op| b.recv(&heard.all(), op)), WSA_IO_PENDING);
+            assert_eq!(of_a.start(|op| a.send(&said.all(), op)), WSA_IO_PENDING);
+        }
+        assert_eq!(a.send(&said.all(), &Op::polled()), WSAEWOULDBLOCK);
+        faulty.plan("");
+        assert!(of_a.results(&a).iter().all(|&code| code == 0));
+        assert!(of_b.results(&b).iter().all(|&code| code == 0));
+        assert_eq!(heard.bytes(6), b"credit");
+    }
+}
