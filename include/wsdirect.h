@@ -91,6 +91,11 @@
 #define FD_MAX_EVENTS 10
 
 /**
+ * For a time: never.
+ */
+#define WSA_INFINITE 4294967295
+
+/**
  * The version of the interface: 2.2.
  */
 #define WSP_VERSION 514
@@ -2365,6 +2370,41 @@ typedef int (*LPFN_WSPARMCOMPLETION)(SOCKET s,
                                      LPBOOL lpfPending,
                                      LPINT lpErrno);
 
+/**
+ * An addition of this provider, not part of the published interface: the caller makes the
+ * provider's progress from now on, by WSPMakeProgress, and the provider starts no thread for it.
+ *
+ * *lpDescriptor becomes a descriptor that is readable (POLLIN) while WSPMakeProgress has something
+ * to do, and when it is over, until WSPMakeProgress has said so. It belongs to the caller, who closes
+ * it then. The promise is given for all sockets of the process, also those of others that have
+ * started the provider; it ends with the last WSPCleanup, and cannot be taken back before. Other providers
+ * answer the query for its GUID with WSAEINVAL; they make progress themselves.
+ *
+ * Returns 0, or SOCKET_ERROR.
+ *
+ * Errors: WSAEALREADY (somebody else has taken it over, or the provider's thread runs: it does from
+ * the first WSPListen or WSPConnect on), WSAEFAULT, WSAENOBUFS, WSANOTINITIALISED.
+ * Threads: any, at any time.
+ */
+typedef int (*LPFN_WSPTAKEPROGRESS)(LPINT lpDescriptor,
+                                    LPINT lpErrno);
+
+/**
+ * An addition of this provider: does what there is to do, without waiting: connects, connections
+ * that ask to be accepted, ends of connections, completions of sockets that nobody has armed. To be
+ * called when the descriptor of WSPTakeProgress is readable, and after *lpdwMilliseconds at the
+ * latest; 0: at once, WSA_INFINITE: only when it is readable. Makes upcalls, which may call
+ * everything else. The thread must not wait for what only a further call brings about.
+ *
+ * Returns 0, or SOCKET_ERROR.
+ *
+ * Errors: WSANOTINITIALISED, WSAEINVAL (not taken over since the provider was started: it is over),
+ * WSAEINPROGRESS (a call is under way, on another thread or further up on this one), WSAEFAULT.
+ * Threads: one at a time.
+ */
+typedef int (*LPFN_WSPMAKEPROGRESS)(LPDWORD lpdwMilliseconds,
+                                    LPINT lpErrno);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -2408,6 +2448,16 @@ extern const struct GUID WSAID_MEMORYREGISTRATIONCACHECALLBACK;
  * Names WSPArmCompletion, an addition of this provider.
  */
 extern const struct GUID WSAID_ARMCOMPLETION;
+
+/**
+ * Names WSPTakeProgress, an addition of this provider.
+ */
+extern const struct GUID WSAID_TAKEPROGRESS;
+
+/**
+ * Names WSPMakeProgress, an addition of this provider.
+ */
+extern const struct GUID WSAID_MAKEPROGRESS;
 
 /**
  * Starts the provider and hands out its table: the first call, and the only function that is

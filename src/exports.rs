@@ -72,3 +72,9 @@ pub static WSAID_MEMORYREGISTRATIONCACHECALLBACK: GUID = abi::WSAID_MEMORYREGIST
 /// Names WSPArmCompletion, an addition of this provider.
 #[unsafe(no_mangle)]
 pub static WSAID_ARMCOMPLETION: GUID = abi::WSAID_ARMCOMPLETION;
+/// Names WSPTakeProgress, an addition of this provider.
+#[unsafe(no_mangle)]
+pub static WSAID_TAKEPROGRESS: GUID = abi::WSAID_TAKEPROGRESS;
+/// Names WSPMakeProgress, an addition of this provider.
+#[unsafe(no_mangle)]
+pub static WSAID_MAKEPROGRESS: GUID = abi::WSAID_MAKEPROGRESS;

@@ -41,6 +41,10 @@ core::arch::global_asm!(
     ".hidden \\name",
     ".quad \\name",
     ".endr",
+    ".irp name, WSAID_MAKEPROGRESS, WSAID_TAKEPROGRESS",
+    ".hidden \\name",
+    ".quad \\name",
+    ".endr",
     ".popsection",
 );
 

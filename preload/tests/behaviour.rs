@@ -289,6 +289,7 @@ programs! {
     lingering
     nonblocking
     numbers
+    ownthreads
     passed
     prefork
     replaced

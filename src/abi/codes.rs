@@ -28,6 +28,8 @@ pub const SOCKET_ERROR: c_int = -1;
 ///
 /// cbindgen:ignore
 pub const WSA_INVALID_EVENT: WSAEVENT = core::ptr::null_mut();
+/// For a time: never.
+pub const WSA_INFINITE: u32 = 0xFFFF_FFFF;
 /// The version of the interface: 2.2.
 pub const WSP_VERSION: u16 = 0x0202;
 /// In WSAOVERLAPPED.Internal: not completed.

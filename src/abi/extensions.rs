@@ -1,7 +1,7 @@
 //! The functions that are fetched one by one, by GUID, through WSPIoctl.
 //!
-//! Seven are the SAN extensions of the interface; the eighth, WSPArmCompletion, is our own
-//! addition.
+//! Seven are the SAN extensions of the interface; WSPArmCompletion, WSPTakeProgress and
+//! WSPMakeProgress are our own additions.
 
 use core::ffi::c_int;
 
@@ -61,6 +61,25 @@ pub const WSAID_ARMCOMPLETION: GUID = GUID {
     Data2: 0x3D0E,
     Data3: 0x4C7A,
     Data4: [0x9E, 0x57, 0x2A, 0x64, 0xD1, 0xB0, 0x8F, 0x33],
+};
+
+/// Names WSPTakeProgress.
+///
+/// cbindgen:ignore
+pub const WSAID_TAKEPROGRESS: GUID = GUID {
+    Data1: 0x1D7C_40B9,
+    Data2: 0x8E52,
+    Data3: 0x4F36,
+    Data4: [0xA1, 0xC8, 0x5B, 0x90, 0xE2, 0x7F, 0x63, 0xD4],
+};
+/// Names WSPMakeProgress.
+///
+/// cbindgen:ignore
+pub const WSAID_MAKEPROGRESS: GUID = GUID {
+    Data1: 0x93AE_5F17,
+    Data2: 0x06D4,
+    Data3: 0x4B8B,
+    Data4: [0xB7, 0x2E, 0xC4, 0x1F, 0x8A, 0x3D, 0x59, 0x06],
 };
 
 /// Registers memory for local use on one connected socket: as source of WSPSend and WSPRdmaWrite
@@ -220,3 +239,34 @@ pub type LPFN_WSPARMCOMPLETION = Option<
         lpErrno: LPINT,
     ) -> c_int,
 >;
+
+/// An addition of this provider, not part of the published interface: the caller makes the
+/// provider's progress from now on, by WSPMakeProgress, and the provider starts no thread for it.
+///
+/// *lpDescriptor becomes a descriptor that is readable (POLLIN) while WSPMakeProgress has something
+/// to do, and when it is over, until WSPMakeProgress has said so. It belongs to the caller, who closes
+/// it then. The promise is given for all sockets of the process, also those of others that have
+/// started the provider; it ends with the last WSPCleanup, and cannot be taken back before. Other providers
+/// answer the query for its GUID with WSAEINVAL; they make progress themselves.
+///
+/// Returns 0, or SOCKET_ERROR.
+///
+/// Errors: WSAEALREADY (somebody else has taken it over, or the provider's thread runs: it does from
+/// the first WSPListen or WSPConnect on), WSAEFAULT, WSAENOBUFS, WSANOTINITIALISED.
+/// Threads: any, at any time.
+pub type LPFN_WSPTAKEPROGRESS =
+    Option<unsafe extern "C" fn(lpDescriptor: LPINT, lpErrno: LPINT) -> c_int>;
+
+/// An addition of this provider: does what there is to do, without waiting: connects, connections
+/// that ask to be accepted, ends of connections, completions of sockets that nobody has armed. To be
+/// called when the descriptor of WSPTakeProgress is readable, and after *lpdwMilliseconds at the
+/// latest; 0: at once, WSA_INFINITE: only when it is readable. Makes upcalls, which may call
+/// everything else. The thread must not wait for what only a further call brings about.
+///
+/// Returns 0, or SOCKET_ERROR.
+///
+/// Errors: WSANOTINITIALISED, WSAEINVAL (not taken over since the provider was started: it is over),
+/// WSAEINPROGRESS (a call is under way, on another thread or further up on this one), WSAEFAULT.
+/// Threads: one at a time.
+pub type LPFN_WSPMAKEPROGRESS =
+    Option<unsafe extern "C" fn(lpdwMilliseconds: LPDWORD, lpErrno: LPINT) -> c_int>;

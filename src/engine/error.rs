@@ -137,3 +137,18 @@ pub(crate) enum MemoryError {
     #[error("a transfer still uses the registration")]
     InUse,
 }
+
+/// Why progress was not taken over, or not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum ProgressError {
+    #[error("the provider is not started")]
+    NotStarted,
+    #[error("somebody makes progress already")]
+    Taken,
+    #[error("progress was not taken over")]
+    NotTaken,
+    #[error("progress is being made")]
+    Busy,
+    #[error("no descriptor")]
+    NoResources,
+}

@@ -22,13 +22,15 @@ mod socket;
 mod wait;
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub(crate) use error::{
     AcceptError, BindError, ConnectError, ConnectFailure, Ending, ListenError, LookupError,
-    MemoryError, SocketError, StartError, TransferError,
+    MemoryError, ProgressError, SocketError, StartError, TransferError,
 };
 pub(crate) use events::{Interest, Record};
 pub(crate) use handles::Handle;
@@ -173,6 +175,21 @@ pub(crate) fn stop() -> Result<(), LookupError> {
     Ok(())
 }
 
+/// One round of progress of the host's; how long until the next one at the latest.
+pub(crate) fn make_progress() -> Result<Option<Duration>, ProgressError> {
+    let made = match running() {
+        Ok((provider, _)) => provider.progress.make(&Sockets),
+        Err(_) => Err(ProgressError::NotStarted),
+    };
+    if matches!(
+        made,
+        Err(ProgressError::NotStarted | ProgressError::NotTaken)
+    ) {
+        progress::forget_over();
+    }
+    made
+}
+
 /// The provider and the switch that a new socket belongs to.
 pub(crate) fn running() -> Result<(Arc<Provider>, Arc<dyn Switch>), LookupError> {
     match &*STARTED.lock() {
@@ -256,7 +273,12 @@ impl Provider {
         self.progress.start(Sockets)
     }
 
-    /// Closes every socket that is left and ends the thread.
+    /// Has the host make progress from now on.
+    pub(crate) fn take_progress(&self) -> Result<OwnedFd, ProgressError> {
+        self.progress.take()
+    }
+
+    /// Closes every socket that is left and ends progress.
     fn shut(self: &Arc<Self>) {
         for socket in TABLE.all() {
             if Arc::ptr_eq(socket.provider(), self) {
@@ -267,7 +289,7 @@ impl Provider {
     }
 }
 
-/// Gives what the progress thread gets to the sockets.
+/// Gives what a round of progress gets to the sockets.
 struct Sockets;
 
 impl Work for Sockets {

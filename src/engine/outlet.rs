@@ -81,6 +81,8 @@ pub(crate) trait System: Send + Sync {
     fn drain(&self, descriptor: BorrowedFd<'_>);
     /// Sleeps until one of the descriptors is readable or the time is over. May return early.
     fn sleep(&self, descriptors: &[BorrowedFd<'_>], longest: Option<std::time::Duration>);
+    /// A descriptor that is readable while one of these is; the caller's.
+    fn any_of(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd>;
     /// Keeps the host's signal handlers off the calling thread.
     fn block_signals(&self);
 }

@@ -1,16 +1,21 @@
-//! The progress thread: what happens without a caller.
+//! Progress: what happens without a caller.
 //!
-//! Owns one thread, which sleeps until the fabric has an event or a socket is enlisted, and gives
-//! both to the sockets. Does not decide anything. Idle, it sleeps. It is started with the first
-//! socket that needs it and joined when the provider stops.
+//! Owns what the fabric's events and the enlisted sockets wait in, and gives both to the sockets.
+//! Does not decide anything. Somebody makes the rounds: a thread of its own, which sleeps until there
+//! is something to do, is started with the first socket that needs it and joined when the provider
+//! stops; or, if it was taken over before that, the host. Invariants: it is one of the two until the
+//! provider stops; one round at a time; none is under way when `stop` has returned, unless the round
+//! itself called it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::error::ProgressError;
 use super::handles::Handle;
 use super::outlet::{System, Wake};
 use crate::fabric::{Event, Fabric};
@@ -18,7 +23,7 @@ use crate::fabric::{Event, Fabric};
 /// How long a socket that asks to be looked at later waits for it.
 const LATER: Duration = Duration::from_millis(2);
 
-/// What the thread does for the sockets.
+/// What is done for the sockets.
 pub(crate) trait Work: Send + 'static {
     fn event(&self, event: Event);
     fn enlisted(&self, socket: Handle);
@@ -26,15 +31,51 @@ pub(crate) trait Work: Send + 'static {
     fn later(&self, socket: Handle);
 }
 
+/// Who makes the rounds.
+enum Maker {
+    Nobody,
+    Thread(JoinHandle<()>),
+    Host,
+}
+
+/// What one round leaves for the next one.
+#[derive(Default)]
+struct Round {
+    events: Vec<Event>,
+    sockets: Vec<Handle>,
+    /// When to look at those that were to be looked at later.
+    due: Option<Instant>,
+}
+
+impl Round {
+    /// How long until the next round at the latest, if nothing happens.
+    fn longest(&self) -> Option<Duration> {
+        self.due
+            .map(|due| due.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Wake-ups of progress that hosts made and that is over, so that their descriptors stay readable
+/// until they have asked.
+static OVER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+/// The host has been told that it is over, or somebody takes over anew.
+pub(crate) fn forget_over() {
+    OVER.lock().clear();
+}
+
 pub(crate) struct Progress {
     fabric: Arc<dyn Fabric>,
     system: Arc<dyn System>,
-    /// None until the thread is started.
-    running: Mutex<Option<JoinHandle<()>>>,
+    maker: Mutex<Maker>,
+    /// Locked during a round of the host's.
+    round: Mutex<Round>,
+    /// Who makes that round.
+    rounding: Mutex<Option<ThreadId>>,
     wake: Wake,
-    /// Sockets that have something for the thread to do.
+    /// Sockets that have something for a round to do.
     enlisted: Mutex<Vec<Handle>>,
-    /// Sockets that may have something for the thread to do in a while.
+    /// Sockets that may have something for a round to do in a while.
     later: Mutex<Vec<Handle>>,
     stopping: AtomicBool,
 }
@@ -45,29 +86,71 @@ impl Progress {
             wake: Wake::new(&system)?,
             fabric,
             system,
-            running: Mutex::new(None),
+            maker: Mutex::new(Maker::Nobody),
+            round: Mutex::default(),
+            rounding: Mutex::new(None),
             enlisted: Mutex::new(Vec::new()),
             later: Mutex::new(Vec::new()),
             stopping: AtomicBool::new(false),
         })
     }
 
-    /// Starts the thread if it does not run yet.
+    /// Starts the thread if nobody makes progress yet.
     pub(crate) fn start(self: &Arc<Self>, work: impl Work) -> std::io::Result<()> {
-        let mut running = self.running.lock();
-        if running.is_none() && !self.stopping.load(Ordering::Relaxed) {
+        let mut maker = self.maker.lock();
+        if matches!(*maker, Maker::Nobody) && !self.stopping.load(Ordering::Relaxed) {
             let progress = Arc::clone(self);
-            *running = Some(
+            *maker = Maker::Thread(
                 std::thread::Builder::new()
                     .name("wsd-progress".to_owned())
                     .spawn(move || progress.run(&work))?,
             );
         }
-        drop(running);
+        drop(maker);
         Ok(())
     }
 
-    /// Has the thread look at a socket.
+    /// Has the host make progress. Returns what is readable while a round has something to do.
+    pub(crate) fn take(&self) -> Result<OwnedFd, ProgressError> {
+        let mut maker = self.maker.lock();
+        if !matches!(*maker, Maker::Nobody) {
+            return Err(ProgressError::Taken);
+        }
+        let descriptor = self
+            .system
+            .any_of(&[self.fabric.readiness(), self.wake.descriptor()])
+            .map_err(|error| {
+                tracing::debug!(%error, "no descriptor for progress");
+                ProgressError::NoResources
+            })?;
+        *maker = Maker::Host;
+        drop(maker);
+        forget_over();
+        Ok(descriptor)
+    }
+
+    /// One round of the host's. Returns when to make the next one at the latest.
+    pub(crate) fn make(&self, work: &impl Work) -> Result<Option<Duration>, ProgressError> {
+        if !matches!(*self.maker.lock(), Maker::Host) {
+            return Err(ProgressError::NotTaken);
+        }
+        let mut round = self.round.try_lock().ok_or(ProgressError::Busy)?;
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(ProgressError::NotTaken);
+        }
+        *self.rounding.lock() = Some(std::thread::current().id());
+        // Before the round looks: who enlists afterwards signals again.
+        self.wake.drain();
+        let found = self.go_round(&mut round, work);
+        *self.rounding.lock() = None;
+        Ok(if found {
+            Some(Duration::ZERO)
+        } else {
+            round.longest()
+        })
+    }
+
+    /// Has a round look at a socket.
     pub(crate) fn enlist(&self, socket: Handle) {
         let first = {
             let mut enlisted = self.enlisted.lock();
@@ -79,8 +162,7 @@ impl Progress {
         }
     }
 
-    /// Has the thread look at a socket in a while. Costs a wake-up of the thread per while, not
-    /// per call.
+    /// Has a round look at a socket in a while. Costs a wake-up per while, not per call.
     pub(crate) fn enlist_later(&self, socket: Handle) {
         let first = {
             let mut later = self.later.lock();
@@ -94,56 +176,78 @@ impl Progress {
 
     fn run(&self, work: &impl Work) {
         self.system.block_signals();
-        let mut events = Vec::new();
-        let mut sockets = Vec::new();
-        // When to look at those that were to be looked at later.
-        let mut due: Option<Instant> = None;
+        let mut round = Round::default();
         while !self.stopping.load(Ordering::Acquire) {
-            self.fabric.poll(&mut events);
-            std::mem::swap(&mut sockets, &mut *self.enlisted.lock());
-            if due.is_none() && !self.later.lock().is_empty() {
-                due = Some(Instant::now() + LATER);
-            }
-            if events.is_empty() && sockets.is_empty() {
+            if !self.go_round(&mut round, work) {
                 let waking = [self.fabric.readiness(), self.wake.descriptor()];
-                let longest = due.map(|due| due.saturating_duration_since(Instant::now()));
-                self.system.sleep(&waking, longest);
+                self.system.sleep(&waking, round.longest());
                 self.wake.drain();
-            }
-            if due.is_some_and(|due| due <= Instant::now()) {
-                due = None;
-                let ready = std::mem::take(&mut *self.later.lock());
-                for socket in ready {
-                    guarded(|| work.later(socket));
-                }
-            }
-            for event in events.drain(..) {
-                guarded(|| work.event(event));
-            }
-            for socket in sockets.drain(..) {
-                guarded(|| work.enlisted(socket));
             }
         }
     }
 
-    /// Ends the thread and waits for it; called from the thread itself, it ends when the caller
-    /// returns to it.
+    /// Does what there is to do, without waiting. False: it found nothing, and until there is
+    /// something again one may sleep.
+    fn go_round(&self, round: &mut Round, work: &impl Work) -> bool {
+        let Round {
+            events,
+            sockets,
+            due,
+        } = round;
+        self.fabric.poll(events);
+        std::mem::swap(sockets, &mut *self.enlisted.lock());
+        if due.is_none() && !self.later.lock().is_empty() {
+            *due = Some(Instant::now() + LATER);
+        }
+        let found = !events.is_empty() || !sockets.is_empty();
+        if due.is_some_and(|due| due <= Instant::now()) {
+            *due = None;
+            let ready = std::mem::take(&mut *self.later.lock());
+            for socket in ready {
+                guarded(|| work.later(socket));
+            }
+        }
+        for event in events.drain(..) {
+            guarded(|| work.event(event));
+        }
+        for socket in sockets.drain(..) {
+            guarded(|| work.enlisted(socket));
+        }
+        found
+    }
+
+    /// Ends the thread, or what the host does, and waits for it; called from a round itself, it ends
+    /// when the caller returns to it.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake.signal();
-        let thread = self.running.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("the progress thread has panicked");
+        let me = std::thread::current().id();
+        let maker = std::mem::replace(&mut *self.maker.lock(), Maker::Nobody);
+        match maker {
+            Maker::Nobody => {}
+            Maker::Thread(thread) => {
+                if thread.thread().id() != me && thread.join().is_err() {
+                    tracing::error!("the progress thread has panicked");
+                }
+            }
+            Maker::Host => {
+                let rounding = *self.rounding.lock();
+                if rounding != Some(me) {
+                    // A round under way ends first.
+                    drop(self.round.lock());
+                }
+                // A round may have drained it.
+                self.wake.signal();
+                OVER.lock()
+                    .extend(self.wake.descriptor().try_clone_to_owned());
+            }
         }
     }
 }
 
-/// Keeps the thread alive: one socket's trouble is not to stop the others.
+/// Keeps progress alive: one socket's trouble is not to stop the others.
 fn guarded(work: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-        tracing::error!("a panic in the progress thread");
+        tracing::error!("a panic while making progress");
     }
 }

@@ -5,7 +5,7 @@ use core::ffi::c_int;
 use crate::abi;
 use crate::engine::{
     AcceptError, BindError, ConnectError, ConnectFailure, End, Ending, ListenError, LookupError,
-    MemoryError, SocketError, StartError, TransferError,
+    MemoryError, ProgressError, SocketError, StartError, TransferError,
 };
 
 /// A code of the interface, other than 0.
@@ -46,6 +46,18 @@ impl From<LookupError> for Code {
         match error {
             LookupError::NoSuchSocket => Self::NOT_A_SOCKET,
             LookupError::NotStarted => Self(abi::WSANOTINITIALISED),
+        }
+    }
+}
+
+impl From<ProgressError> for Code {
+    fn from(error: ProgressError) -> Self {
+        match error {
+            ProgressError::NotStarted => Self(abi::WSANOTINITIALISED),
+            ProgressError::Taken => Self(abi::WSAEALREADY),
+            ProgressError::NotTaken => Self::INVALID,
+            ProgressError::Busy => Self(abi::WSAEINPROGRESS),
+            ProgressError::NoResources => Self(abi::WSAENOBUFS),
         }
     }
 }

@@ -18,6 +18,7 @@ mod events;
 mod memory;
 mod options;
 mod overlapped;
+mod progress;
 mod startup;
 mod sys;
 mod transfer;

@@ -102,6 +102,25 @@ impl System for Linux {
         }
     }
 
+    fn any_of(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+        // SAFETY: takes and returns plain values.
+        let made = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: just made, and nobody else's.
+        let set = unsafe { OwnedFd::from_raw_fd(made) };
+        for descriptor in descriptors {
+            let mut event = libc::epoll_event {
+                events: libc::EPOLLIN.cast_unsigned(),
+                u64: 0,
+            };
+            let (set, member) = (set.as_raw_fd(), descriptor.as_raw_fd());
+            // SAFETY: both descriptors are open, the event is read during the call only.
+            let added =
+                unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, member, &raw mut event) };
+            checked(added)?;
+        }
+        Ok(set)
+    }
+
     fn block_signals(&self) {
         let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: fills the set.

@@ -6,11 +6,13 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use wsdirect::abi;
 
+use crate::conn;
 use crate::error::WsaError;
 use crate::table::{EntryPoint, RawSocket, Table};
 
@@ -43,6 +45,8 @@ pub(crate) struct Provider {
     table: Table,
     /// 0 until probed for.
     descriptor_len: AtomicUsize,
+    /// Its progress was asked for, if it lets others make it.
+    progress: Once,
 }
 
 /// How long a provider may take to give the handle of the socket for queries back.
@@ -74,6 +78,7 @@ impl Provider {
                 source,
                 table,
                 descriptor_len,
+                progress: Once::new(),
             },
             plain(&addresses),
         ))
@@ -98,6 +103,20 @@ impl Provider {
     /// Whether a socket can be armed, so that its completions need no upcall.
     pub(crate) fn arms(&self) -> bool {
         self.table.has_arm()
+    }
+
+    /// To be called before anything for which the provider would start a thread: from then on the
+    /// service thread makes its progress. Where it cannot, or the provider does not let it, the
+    /// provider does as it likes.
+    pub(crate) fn have_progress(&self) {
+        if self.table.offers_progress() {
+            self.progress.call_once(|| {
+                let taken = conn::make_progress(|| self.table.take_progress());
+                if let Err(error) = taken {
+                    tracing::debug!(provider = self.name, %error, "it makes its own progress");
+                }
+            });
+        }
     }
 
     /// The addresses it serves now.

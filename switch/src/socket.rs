@@ -226,6 +226,7 @@ impl SanSocket {
     /// WSPConnect: `true` if connected at once, `false` if FD_CONNECT will tell.
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<bool, WsaError> {
         let _ = self.peer.set(to);
+        self.provider.have_progress();
         match self.provider.table().connect(&self.raw, to) {
             Ok(()) => Ok(true),
             Err(WsaError(abi::WSAEWOULDBLOCK)) => Ok(false),
@@ -234,6 +235,7 @@ impl SanSocket {
     }
 
     pub(crate) fn listen(&self, backlog: i32) -> Result<(), WsaError> {
+        self.provider.have_progress();
         self.provider.table().listen(&self.raw, backlog)
     }
 

@@ -56,6 +56,8 @@ fn init_asks_a_provider_in_the_known_order() {
         "Ioctl RdmaRead = 10045",
         "Ioctl MemoryRegistrationCacheCallback = 10045",
         "Ioctl ArmCompletion = 10022",
+        "Ioctl TakeProgress = 10022",
+        "Ioctl MakeProgress = 10022",
         "CloseSocket",
     ];
     assert_eq!(lines(&mock), expected);

@@ -246,6 +246,10 @@ impl System for Napping {
         std::thread::sleep(Duration::from_micros(100));
     }
 
+    fn any_of(&self, _: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+        self.wake_descriptor()
+    }
+
     fn block_signals(&self) {}
 }
 

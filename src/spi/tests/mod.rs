@@ -7,6 +7,7 @@ mod faults;
 mod harness;
 mod memory;
 mod options;
+mod progress;
 mod startup;
 mod transfer;
 mod waiting;

@@ -155,6 +155,8 @@ fn extension_functions_are_handed_out_for_any_socket() {
             WSAID_RDMAWRITE,
             WSAID_RDMAREAD,
             WSAID_ARMCOMPLETION,
+            WSAID_TAKEPROGRESS,
+            WSAID_MAKEPROGRESS,
         ] {
             assert!(!extension(s, id).unwrap().is_null());
         }

@@ -67,7 +67,9 @@ use crate::sys::Event;
 pub(crate) use companion::{Enlisted, Given, News, Observer, Sleep, Zeal};
 pub(crate) use keep::Kept;
 pub(crate) use readiness::Direction;
-pub(crate) use service::{Chores, Lingering, employ, flush_at_end, forget_lingering, kick};
+pub(crate) use service::{
+    Chores, Lingering, employ, flush_at_end, forget_lingering, kick, make_progress,
+};
 pub use stats::Stats;
 pub(crate) use wait::{Manner, Patience, own_event};
 pub(crate) use watch::Watching;

@@ -1,9 +1,10 @@
 //! The thread that looks after connections while no application thread is in a call: data that
 //! waits for credit, copies that the peer has not fetched, closing, keep-alive, and the
-//! negotiation of accepted connections.
+//! negotiation of accepted connections. It also makes the progress of providers that let it.
 //!
 //! Owns a reference to each such connection for as long as there is something to look after. One
-//! thread for the process, started with the first of them. It never spins: it sleeps on the
+//! thread for the process, started with the first of them. Invariant: it waits for nothing that
+//! only a provider's progress brings about. It never spins: it sleeps on the
 //! connections' descriptors. While application threads are busy with a connection it stays out of
 //! their way and looks again a little later.
 
@@ -22,7 +23,9 @@ use super::drive::{State, Watch};
 use super::negotiate::Done;
 use super::wait::Armed;
 use super::{Connection, failure};
+use crate::error::WsaError;
 use crate::sys::{self, Event, PollFd};
+use crate::table::Rounds;
 
 /// Between two looks at a connection that application threads drive, at first; as long as they go on
 /// doing so, the pause doubles up to the second.
@@ -41,32 +44,37 @@ const LINGER: Duration = Duration::from_secs(120);
 
 struct Service {
     arrivals: Mutex<Vec<Work>>,
+    /// Providers whose progress was taken over and has not begun.
+    taken: Mutex<Vec<Rounds>>,
     kick: Event,
 }
 
 /// Closed streams with data that is not yet with the peer.
 static LINGERING: AtomicUsize = AtomicUsize::new(0);
 
+/// The process that started the thread. A child of it has none.
+static STARTED: Mutex<Option<u32>> = Mutex::new(None);
+
 fn service() -> io::Result<&'static Service> {
     static SERVICE: OnceLock<Service> = OnceLock::new();
-    static STARTED: Mutex<bool> = Mutex::new(false);
     let service = match SERVICE.get() {
         Some(service) => service,
         None => {
             let made = Service {
                 arrivals: Mutex::default(),
+                taken: Mutex::default(),
                 kick: Event::new()?,
             };
             SERVICE.get_or_init(|| made)
         }
     };
     let mut started = STARTED.lock();
-    if !*started {
+    if started.is_none() {
         sys::at_exit(at_exit);
         thread::Builder::new()
             .name("wsd-service".to_owned())
             .spawn(|| run(service))?;
-        *started = true;
+        *started = Some(std::process::id());
     }
     Ok(service)
 }
@@ -87,6 +95,19 @@ static CHORES: OnceLock<&'static dyn Chores> = OnceLock::new();
 pub(crate) fn employ(chores: &'static dyn Chores) -> io::Result<()> {
     CHORES.get_or_init(|| chores);
     service()?.kick.set();
+    Ok(())
+}
+
+/// Has the thread, which is started if need be, make the progress of a provider. `take` is called
+/// when the thread is there.
+pub(crate) fn make_progress(take: impl FnOnce() -> Result<Rounds, WsaError>) -> io::Result<()> {
+    let service = service()?;
+    if *STARTED.lock() != Some(std::process::id()) {
+        return Err(io::Error::other("the service thread is the parent's"));
+    }
+    let rounds = take()?;
+    service.taken.lock().push(rounds);
+    service.kick.set();
     Ok(())
 }
 
@@ -239,8 +260,25 @@ impl Connection {
 fn run(service: &'static Service) {
     let mut works: Vec<Work> = Vec::new();
     let mut ready: Vec<bool> = Vec::new();
+    let mut progress: Vec<Rounds> = Vec::new();
+    let mut readable: Vec<bool> = Vec::new();
     loop {
         service.kick.reset();
+        let all_taken = std::mem::take(&mut *service.taken.lock());
+        for taken in all_taken {
+            if progress.iter().any(|known| known.is_of_same(&taken)) {
+                progress.retain(|known| !known.is_of_same(&taken));
+                readable.clear();
+            }
+            progress.push(taken);
+        }
+        let now = Instant::now();
+        let mut signalled = readable.drain(..);
+        progress.retain_mut(|rounds| {
+            let signalled = signalled.next().unwrap_or(false);
+            !(signalled || rounds.due().is_some_and(|due| due <= now)) || rounds.make()
+        });
+        drop(signalled);
         works.append(&mut service.arrivals.lock());
         ready.resize(works.len(), false);
         let now = Instant::now();
@@ -255,7 +293,9 @@ fn run(service: &'static Service) {
         drop(signalled);
         let chores = CHORES.get().copied();
         let chore = chores.and_then(|chores| chores.step(Instant::now()));
-        let next = works.iter().filter_map(|work| work.due).chain(chore).min();
+        let rounds = progress.iter().filter_map(Rounds::due);
+        let dues = works.iter().filter_map(|work| work.due).chain(rounds);
+        let next = dues.chain(chore).min();
         let watched = |work: &Work| work.armed;
         let descriptors = works
             .iter()
@@ -263,15 +303,22 @@ fn run(service: &'static Service) {
             .filter_map(|work| work.connection.sleeping_on().map(PollFd::readable));
         let kick = PollFd::readable(service.kick.as_fd());
         let chores = chores.map(|chores| PollFd::readable(chores.descriptor()));
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(2 + works.len());
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3 + works.len());
         fds.push(kick);
+        let providers = progress.iter().map(Rounds::descriptor);
+        fds.extend(providers.map(PollFd::readable));
         fds.extend(descriptors);
         fds.extend(chores);
-        if let Err(error) = sys::wait(&mut fds, next) {
+        let waited = sys::wait(&mut fds, next);
+        let failed = waited.is_err();
+        if let Err(error) = waited {
             tracing::error!(%error, "the service thread cannot wait");
             thread::sleep(BUSY);
         }
         let mut found = fds.iter().skip(1).map(PollFd::is_ready);
+        let found_of_progress = found.by_ref().take(progress.len());
+        // Nobody else makes it.
+        readable.extend(found_of_progress.map(|found| found || failed));
         ready.extend(works.iter().map(|work| {
             watched(work)
                 && work.connection.sleeping_on().is_some()

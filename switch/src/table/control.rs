@@ -111,7 +111,7 @@ impl Table {
         Ok(ptr::with_exposed_provenance(address))
     }
 
-    /// Asks for the seven extension functions, and for our own eighth last. On failure: the name of
+    /// Asks for the seven extension functions, and for our own last. On failure: the name of
     /// the one that the provider must have and has not.
     pub(crate) fn fetch_extensions(
         &mut self,
@@ -136,6 +136,8 @@ impl Table {
         // Asked for as every switch does; the switch gives no memory back behind a cache's back.
         let cache = self.extension(socket, &abi::WSAID_MEMORYREGISTRATIONCACHECALLBACK);
         let arm = fetch!(WSAID_ARMCOMPLETION as LPFN_WSPARMCOMPLETION);
+        let take_progress = fetch!(WSAID_TAKEPROGRESS as LPFN_WSPTAKEPROGRESS);
+        let make_progress = fetch!(WSAID_MAKEPROGRESS as LPFN_WSPMAKEPROGRESS);
         self.extensions = Extensions {
             register: register.map_err(must("WSPRegisterMemory"))?,
             deregister: deregister.map_err(must("WSPDeregisterMemory"))?,
@@ -145,6 +147,8 @@ impl Table {
             rdma_read: rdma_read.ok().flatten(),
             keeps_registrations: cache.is_ok_and(|function| !function.is_null()),
             arm: arm.ok().flatten(),
+            take_progress: take_progress.ok().flatten(),
+            make_progress: make_progress.ok().flatten(),
         };
         Ok(())
     }

@@ -12,6 +12,7 @@
 
 mod control;
 mod entry;
+mod progress;
 mod transfer;
 
 use std::ffi::c_int;
@@ -33,6 +34,7 @@ use crate::sys::Event;
 use crate::upcalls::{self, Handle};
 
 pub use entry::{EntryPoint, StartupEx};
+pub(crate) use progress::Rounds;
 
 /// The extension functions, as far as the provider has them.
 #[derive(Clone, Copy, Default)]
@@ -45,6 +47,8 @@ struct Extensions {
     rdma_read: abi::LPFN_WSPRDMAREAD,
     keeps_registrations: bool,
     arm: abi::LPFN_WSPARMCOMPLETION,
+    take_progress: abi::LPFN_WSPTAKEPROGRESS,
+    make_progress: abi::LPFN_WSPMAKEPROGRESS,
 }
 
 /// A started provider. Dropping it is its WSPCleanup.

@@ -136,7 +136,7 @@ pub(super) unsafe fn list_addresses(
 }
 
 pub(super) fn extension(s: SOCKET, guid: GUID) -> Result<*const c_void, i32> {
-    let all: [(&str, GUID, *const c_void); 8] = [
+    let all: [(&str, GUID, *const c_void); 10] = [
         ("RegisterMemory", abi::WSAID_REGISTERMEMORY, register as _),
         (
             "DeregisterMemory",
@@ -165,6 +165,8 @@ pub(super) fn extension(s: SOCKET, guid: GUID) -> Result<*const c_void, i32> {
             abi::WSAID_ARMCOMPLETION,
             arm_completion as _,
         ),
+        ("TakeProgress", abi::WSAID_TAKEPROGRESS, std::ptr::null()),
+        ("MakeProgress", abi::WSAID_MAKEPROGRESS, std::ptr::null()),
     ];
     let (name, _, function) = all.into_iter().find(|entry| entry.1 == guid).unwrap();
     call(s, "Ioctl", name, |state| {
@@ -172,7 +174,12 @@ pub(super) fn extension(s: SOCKET, guid: GUID) -> Result<*const c_void, i32> {
         let refused = config.missing.contains(&name)
             || name == "RdmaRead" && !config.rdma_read
             || function.is_null();
-        if name == "ArmCompletion" && !config.arm {
+        let unknown = match name {
+            "ArmCompletion" => !config.arm,
+            "TakeProgress" | "MakeProgress" => true,
+            _ => false,
+        };
+        if unknown {
             Err(abi::WSAEINVAL)
         } else if refused {
             Err(abi::WSAEOPNOTSUPP)
