@@ -41,18 +41,19 @@ fn read_as_told(from: &Connection, len: usize, room: usize) -> Vec<u8> {
 #[test]
 fn a_read_after_a_look_gets_large_data_from_the_peer_itself() {
     let (one, two, sent) = large_reader();
-    let mut left_with_the_peer = 0;
-    for _ in 0..50 {
+    let mut left_with_the_peer = false;
+    let end = Instant::now() + PATIENCE;
+    // The reader is too late for most of them where processors are scarce.
+    while !left_with_the_peer {
+        assert!(Instant::now() < end);
         let (one, sent) = (Arc::clone(&one), sent.clone());
         let writer = thread::spawn(move || write_all(&one, &sent));
         assert!(poll(&two, PATIENCE));
         assert!(two.look().readable);
-        left_with_the_peer += u32::from(two.lock().keeps_waiting());
+        left_with_the_peer = two.lock().keeps_waiting();
         assert!(read_as_told(&two, LEN, LEN) == pattern(LEN, 2));
         writer.join().unwrap();
     }
-    // But for those that the reader was too late for.
-    assert!(left_with_the_peer > 0);
 }
 
 #[test]
