@@ -424,7 +424,10 @@ impl VerbsEndpoint {
         drop(self.spent());
         // Who posts and then does not ask has no other way to learn that it failed.
         self.collect_only();
-        if self.unheard.load(Ordering::Relaxed) && self.since.elapsed() > self.settings().patience {
+        // Before an attempt would be given up: whoever waits for as long as one may take is told.
+        let patience = self.settings().patience * 2 / 3;
+        let unheard = self.unheard.load(Ordering::Relaxed);
+        if unheard && self.since.elapsed() > patience {
             tracing::debug!("a peer that was accepted never came");
             self.die(Ending::Peer);
             return None;
