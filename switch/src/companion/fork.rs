@@ -204,34 +204,28 @@ pub(super) fn is_orphaned() -> bool {
     ORPHANED.load(Ordering::Relaxed)
 }
 
+/// Held by the thread that forks, from before it looks which companions there are.
+static FORKING: Mutex<()> = Mutex::new(());
+
+/// Nobody begins to fork as long as what this gives is there: a companion is made before, or after.
+pub(super) fn while_nobody_forks() -> MutexGuard<'static, ()> {
+    FORKING.lock()
+}
+
 pub(super) fn before() {
-    let mut fresh = registry::all();
-    let mut known = Vec::new();
-    loop {
-        go_back(&fresh);
-        known.append(&mut fresh);
-        for companion in &known {
-            // Released right after the fork, in both processes.
-            MutexGuard::leak(companion.core.lock());
-        }
-        // Other threads make connections all the time.
-        fresh = registry::lock_over_fork(&known);
-        if fresh.is_empty() {
-            break;
-        }
-        for companion in &known {
-            // SAFETY: locked above on this thread, and leaked.
-            unsafe { companion.core.force_unlock() };
-        }
-    }
-    for companion in &known {
-        // SAFETY: the lock is this thread's, and nothing else of it refers to what is behind it.
-        let closed = unsafe { &*companion.core.data_ptr() }.closed;
-        if !closed {
+    MutexGuard::leak(FORKING.lock());
+    let companions = registry::all();
+    go_back(&companions);
+    for companion in &companions {
+        let core = companion.core.lock();
+        if !core.closed {
             companion.share();
         }
+        // Released right after the fork, in both processes.
+        MutexGuard::leak(core);
     }
-    drop(HELD.try_with(|place| place.replace(known)));
+    registry::lock_over_fork();
+    drop(HELD.try_with(|place| place.replace(companions)));
 }
 
 /// Everything upgraded goes back to the kernel, all at once.
@@ -310,6 +304,7 @@ pub(super) fn free<T>(mutex: &Mutex<T>) {
 
 /// Releases in the child what is held; gives back whose they were.
 fn release_in_child() -> Vec<Arc<Companion>> {
+    free(&FORKING);
     registry::free_after_fork();
     let held = HELD.try_with(|place| place.take()).unwrap_or_default();
     for companion in &held {
@@ -326,6 +321,8 @@ fn release() -> Vec<Arc<Companion>> {
         // SAFETY: locked by `before` on this thread, and leaked.
         unsafe { companion.core.force_unlock() };
     }
+    // SAFETY: locked by `before` on this thread, and leaked.
+    unsafe { FORKING.force_unlock() };
     held
 }
 
@@ -394,37 +391,46 @@ mod tests {
 
     /// In a process of its own: all connections of a process are taken back for a fork.
     #[test]
-    fn connections_that_another_thread_makes_meanwhile_are_held_and_shared_too() {
+    fn threads_that_fork_and_threads_that_make_connections_do_not_get_in_each_others_way() {
         if std::env::var_os(ALONE).is_some() {
-            return hold_while_they_are_made();
+            return fork_while_connections_are_made();
         }
         let name = std::thread::current().name().map(str::to_owned);
-        let run = Command::new(std::env::current_exe().unwrap())
+        let mut run = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &name.unwrap()])
             .env(ALONE, "1")
-            .output()
+            .spawn()
             .unwrap();
-        assert!(run.status.success(), "{run:?}");
+        let end = Instant::now() + Duration::from_secs(120);
+        let outcome = loop {
+            match run.try_wait().unwrap() {
+                None if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+                outcome => break outcome,
+            }
+        };
+        drop(run.kill());
+        drop(run.wait());
+        let outcome = outcome.expect("they wait for each other");
+        assert!(outcome.success(), "{outcome}");
     }
 
-    fn hold_while_they_are_made() {
+    fn fork_while_connections_are_made() {
+        const FORKS: u32 = 200;
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let others = [(); 50].map(|()| Companion::new(tcp.as_fd(), Role::Connected).unwrap());
         let made = Mutex::new(None);
         let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let makers = [(); 2].map(|()| {
-                scope.spawn(|| {
-                    while !over.load(Ordering::Relaxed) {
-                        let companion = Companion::new(tcp.as_fd(), Role::Connected).unwrap();
-                        // Let go of after the lock: the end of a companion waits for a fork.
-                        let _older = made.lock().replace(companion);
-                    }
-                })
-            });
-            let mut seen = 0;
-            let mut missed = 0;
-            while seen < 200 && !makers.iter().any(|maker| maker.is_finished()) {
+        let make = || {
+            while !over.load(Ordering::Relaxed) {
+                let companion = Companion::new(tcp.as_fd(), Role::Connected).unwrap();
+                // Let go of after the lock: the end of a companion waits for a fork.
+                let _older = made.lock().replace(companion);
+            }
+        };
+        let fork = || {
+            let (mut seen, mut missed) = (0, 0);
+            while seen < FORKS {
                 before();
                 if let Some(companion) = made.try_lock().as_deref().and_then(Option::as_ref) {
                     let held = companion.core.try_lock().is_none();
@@ -435,8 +441,17 @@ mod tests {
                 // The makers, who sleep, go on.
                 std::thread::sleep(Duration::from_micros(200));
             }
+            missed
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(make);
+            }
+            let forkers = [(); 2].map(|()| scope.spawn(fork));
+            let missed = forkers.map(|forker| forker.join().unwrap());
             over.store(true, Ordering::Relaxed);
-            assert_eq!((seen, missed), (200, 0));
+            assert_eq!(missed, [0, 0]);
         });
+        drop(others);
     }
 }

@@ -3,7 +3,6 @@
 //! Owns the list, for those who show or fork. Invariant: a companion is in it from its making to
 //! its end; the list's lock is held for moments only and no other lock is taken under it.
 
-use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -12,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::state::Direction;
-use super::{Companion, Path, Reason, Role};
+use super::{Companion, Path, Reason, Role, fork};
 use crate::conn::Stats;
 
 /// What there is to tell about one companion.
@@ -102,6 +101,7 @@ pub(super) static COUNTERS: Counters = Counters {
 };
 
 pub(super) fn enter(make: impl FnOnce(&Weak<Companion>, Slot) -> Companion) -> Arc<Companion> {
+    let _unforked = fork::while_nobody_forks();
     let mut registry = REGISTRY.lock();
     let place = registry.free.pop().unwrap_or_else(|| {
         registry.slots.push(Weak::new());
@@ -183,23 +183,10 @@ pub(super) fn is_off() -> bool {
     })
 }
 
-/// The child is to find the list whole, with nobody on it but these; if there are others, they are
-/// given back and nothing is locked. To be followed by [`unlock_after_fork`], in the child by
-/// [`free_after_fork`].
-pub(super) fn lock_over_fork(known: &[Arc<Companion>]) -> Vec<Arc<Companion>> {
-    let known: HashSet<_> = known.iter().map(Arc::as_ptr).collect();
-    let registry = REGISTRY.lock();
-    let fresh = registry
-        .slots
-        .iter()
-        .filter(|slot| !known.contains(&slot.as_ptr()))
-        .filter_map(Weak::upgrade);
-    // Let go of by the caller: the last one to do so takes this lock.
-    let fresh: Vec<_> = fresh.collect();
-    if fresh.is_empty() {
-        MutexGuard::leak(registry);
-    }
-    fresh
+/// The child is to find the list whole. To be followed by [`unlock_after_fork`],
+/// in the child by [`free_after_fork`].
+pub(super) fn lock_over_fork() {
+    MutexGuard::leak(REGISTRY.lock());
 }
 
 /// See [`lock_over_fork`].
