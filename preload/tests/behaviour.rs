@@ -276,6 +276,7 @@ programs! {
     files
     firstcalls
     flags
+    forkers
     forking
     forkinglate
     genuine

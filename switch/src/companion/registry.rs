@@ -197,5 +197,5 @@ pub(super) fn unlock_after_fork() {
 
 /// See [`lock_over_fork`].
 pub(super) fn free_after_fork() {
-    super::fork::free(&REGISTRY);
+    fork::free(&REGISTRY);
 }
