@@ -384,24 +384,23 @@ impl VerbsEndpoint {
             self.advance(|_, _| Step::Failed(ConnectError::TimedOut));
             return None;
         }
-        let Some(died) = *self.died.lock() else {
+        if self.died.lock().is_none() {
             return self.look_for_life(now);
-        };
+        }
         self.collect_only();
-        if self.is_draining() {
-            return Some(now + FLUSH_STEP);
-        }
-        if self.is_flushed() {
-            return None;
-        }
-        if now.duration_since(died) > FLUSH_PATIENCE {
+        (self.is_draining() || !self.is_flushed()).then(|| now + FLUSH_STEP)
+    }
+
+    /// Does not wait for a device any longer that should have flushed by now. To be called by whoever
+    /// polls: the thread that would make a round of progress may be the one that waits for the end.
+    pub(super) fn hurry_flush(&self) {
+        let late = |died: Instant| died.elapsed() > FLUSH_PATIENCE;
+        if self.died.lock().is_some_and(late) && !self.is_draining() && !self.is_flushed() {
             tracing::warn!("a device does not flush; its queue pair is destroyed");
             #[cfg(test)]
             UNFLUSHED.fetch_add(1, Ordering::Relaxed);
             self.abandon();
-            return None;
         }
-        Some(now + FLUSH_STEP)
     }
 
     // ---- memory ----

@@ -442,6 +442,7 @@ impl VerbsEndpoint {
         if self.cause().is_some() {
             self.drained(cause.is_some());
             self.finish_if_flushed();
+            self.hurry_flush();
         }
     }
 
