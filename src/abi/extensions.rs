@@ -244,8 +244,8 @@ pub type LPFN_WSPARMCOMPLETION = Option<
 /// provider's progress from now on, by WSPMakeProgress, and the provider starts no thread for it.
 ///
 /// *lpDescriptor becomes a descriptor that is readable (POLLIN) while WSPMakeProgress has something
-/// to do, and when it is over, until WSPMakeProgress has said so. It belongs to the caller, who closes
-/// it then. The promise is given for all sockets of the process, also those of others that have
+/// to do, and when it is over, until WSPMakeProgress has said so, whoever has taken over since. It
+/// belongs to the caller, who closes it then, and not before. The promise is given for all sockets of the process, also those of others that have
 /// started the provider; it ends with the last WSPCleanup, and cannot be taken back before. Other providers
 /// answer the query for its GUID with WSAEINVAL; they make progress themselves.
 ///
@@ -258,15 +258,19 @@ pub type LPFN_WSPTAKEPROGRESS =
     Option<unsafe extern "C" fn(lpDescriptor: LPINT, lpErrno: LPINT) -> c_int>;
 
 /// An addition of this provider: does what there is to do, without waiting: connects, connections
-/// that ask to be accepted, ends of connections, completions of sockets that nobody has armed. To be
-/// called when the descriptor of WSPTakeProgress is readable, and after *lpdwMilliseconds at the
+/// that ask to be accepted, ends of connections, completions of sockets that nobody has armed.
+///
+/// Descriptor is the number that WSPTakeProgress has given; it says who asks. To be called when it is
+/// readable, and after *lpdwMilliseconds at the
 /// latest; 0: at once, WSA_INFINITE: only when it is readable. Makes upcalls, which may call
 /// everything else. The thread must not wait for what only a further call brings about.
 ///
 /// Returns 0, or SOCKET_ERROR.
 ///
-/// Errors: WSANOTINITIALISED, WSAEINVAL (not taken over since the provider was started: it is over),
-/// WSAEINPROGRESS (a call is under way, on another thread or further up on this one), WSAEFAULT.
+/// Errors: WSANOTINITIALISED, WSAEINVAL (not what WSPTakeProgress has given since the provider was
+/// started: it is over), WSAEINPROGRESS (a call is under way, on another thread or further up on this
+/// one: to be called again a little later), WSAEFAULT.
 /// Threads: one at a time.
-pub type LPFN_WSPMAKEPROGRESS =
-    Option<unsafe extern "C" fn(lpdwMilliseconds: LPDWORD, lpErrno: LPINT) -> c_int>;
+pub type LPFN_WSPMAKEPROGRESS = Option<
+    unsafe extern "C" fn(Descriptor: c_int, lpdwMilliseconds: LPDWORD, lpErrno: LPINT) -> c_int,
+>;

@@ -22,7 +22,7 @@ mod socket;
 mod wait;
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,17 +175,17 @@ pub(crate) fn stop() -> Result<(), LookupError> {
     Ok(())
 }
 
-/// One round of progress of the host's; how long until the next one at the latest.
-pub(crate) fn make_progress() -> Result<Option<Duration>, ProgressError> {
+/// One round of progress of the host with this descriptor; how long until the next one at the latest.
+pub(crate) fn make_progress(host: RawFd) -> Result<Option<Duration>, ProgressError> {
     let made = match running() {
-        Ok((provider, _)) => provider.progress.make(&Sockets),
+        Ok((provider, _)) => provider.progress.make(host, &Sockets),
         Err(_) => Err(ProgressError::NotStarted),
     };
     if matches!(
         made,
         Err(ProgressError::NotStarted | ProgressError::NotTaken)
     ) {
-        progress::forget_over();
+        progress::forget_host(host);
     }
     made
 }

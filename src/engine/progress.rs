@@ -5,9 +5,9 @@
 //! is something to do, is started with the first socket that needs it and joined when the provider
 //! stops; or, if it was taken over before that, the host. Invariants: it is one of the two until the
 //! provider stops; one round at a time; none is under way when `stop` has returned, unless the round
-//! itself called it.
+//! itself called it; every host is told that it is over, whoever has taken over since.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, ThreadId};
@@ -35,7 +35,8 @@ pub(crate) trait Work: Send + 'static {
 enum Maker {
     Nobody,
     Thread(JoinHandle<()>),
-    Host,
+    /// The one that was given the descriptor of this number.
+    Host(RawFd),
 }
 
 /// What one round leaves for the next one.
@@ -55,13 +56,18 @@ impl Round {
     }
 }
 
-/// Wake-ups of progress that hosts made and that is over, so that their descriptors stay readable
-/// until they have asked.
-static OVER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+/// A host that was not told yet that it is over.
+struct Host {
+    descriptor: RawFd,
+    /// What `descriptor` is readable by at the end, also when the provider is no more.
+    _wake: OwnedFd,
+}
 
-/// The host has been told that it is over, or somebody takes over anew.
-pub(crate) fn forget_over() {
-    OVER.lock().clear();
+static HOSTS: Mutex<Vec<Host>> = Mutex::new(Vec::new());
+
+/// The host with this descriptor knows that it is over, or has closed it without asking.
+pub(crate) fn forget_host(descriptor: RawFd) {
+    HOSTS.lock().retain(|host| host.descriptor != descriptor);
 }
 
 pub(crate) struct Progress {
@@ -113,31 +119,50 @@ impl Progress {
     /// Has the host make progress. Returns what is readable while a round has something to do.
     pub(crate) fn take(&self) -> Result<OwnedFd, ProgressError> {
         let mut maker = self.maker.lock();
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(ProgressError::NotStarted);
+        }
         if !matches!(*maker, Maker::Nobody) {
             return Err(ProgressError::Taken);
         }
-        let descriptor = self
-            .system
-            .any_of(&[self.fabric.readiness(), self.wake.descriptor()])
-            .map_err(|error| {
-                tracing::debug!(%error, "no descriptor for progress");
-                ProgressError::NoResources
-            })?;
-        *maker = Maker::Host;
+        let refused = |error| {
+            tracing::debug!(%error, "no descriptor for progress");
+            ProgressError::NoResources
+        };
+        let wake = self.wake.descriptor();
+        let kept = wake.try_clone_to_owned().map_err(refused)?;
+        let waking = [self.fabric.readiness(), wake];
+        let descriptor = self.system.any_of(&waking).map_err(refused)?;
+        let number = descriptor.as_raw_fd();
+        forget_host(number);
+        HOSTS.lock().push(Host {
+            descriptor: number,
+            _wake: kept,
+        });
+        *maker = Maker::Host(number);
         drop(maker);
-        forget_over();
         Ok(descriptor)
     }
 
+    fn is_taken_by(&self, host: RawFd) -> bool {
+        matches!(*self.maker.lock(), Maker::Host(descriptor) if descriptor == host)
+    }
+
     /// One round of the host's. Returns when to make the next one at the latest.
-    pub(crate) fn make(&self, work: &impl Work) -> Result<Option<Duration>, ProgressError> {
-        if !matches!(*self.maker.lock(), Maker::Host) {
+    pub(crate) fn make(
+        &self,
+        host: RawFd,
+        work: &impl Work,
+    ) -> Result<Option<Duration>, ProgressError> {
+        if !self.is_taken_by(host) {
             return Err(ProgressError::NotTaken);
         }
-        let mut round = self.round.try_lock().ok_or(ProgressError::Busy)?;
-        if self.stopping.load(Ordering::Acquire) {
+        let round = self.round.try_lock();
+        // Again: `stop` ends it first, and then holds the lock for a moment.
+        if !self.is_taken_by(host) {
             return Err(ProgressError::NotTaken);
         }
+        let mut round = round.ok_or(ProgressError::Busy)?;
         *self.rounding.lock() = Some(std::thread::current().id());
         // Before the round looks: who enlists afterwards signals again.
         self.wake.drain();
@@ -220,9 +245,9 @@ impl Progress {
     /// when the caller returns to it.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        let maker = std::mem::replace(&mut *self.maker.lock(), Maker::Nobody);
         self.wake.signal();
         let me = std::thread::current().id();
-        let maker = std::mem::replace(&mut *self.maker.lock(), Maker::Nobody);
         match maker {
             Maker::Nobody => {}
             Maker::Thread(thread) => {
@@ -230,7 +255,7 @@ impl Progress {
                     tracing::error!("the progress thread has panicked");
                 }
             }
-            Maker::Host => {
+            Maker::Host(_) => {
                 let rounding = *self.rounding.lock();
                 if rounding != Some(me) {
                     // A round under way ends first.
@@ -238,8 +263,6 @@ impl Progress {
                 }
                 // A round may have drained it.
                 self.wake.signal();
-                OVER.lock()
-                    .extend(self.wake.descriptor().try_clone_to_owned());
             }
         }
     }

@@ -37,12 +37,16 @@ fn milliseconds(longest: Option<Duration>) -> u32 {
 }
 
 /// WSPMakeProgress.
-pub(super) unsafe extern "C" fn make(lp_milliseconds: LPDWORD, lp_errno: LPINT) -> c_int {
+pub(super) unsafe extern "C" fn make(
+    descriptor: c_int,
+    lp_milliseconds: LPDWORD,
+    lp_errno: LPINT,
+) -> c_int {
     let body = || {
         if lp_milliseconds.is_null() {
             return Err(Code::FAULT);
         }
-        let longest = engine::make_progress()?;
+        let longest = engine::make_progress(descriptor)?;
         // SAFETY: not null; the caller's.
         unsafe { args::write(lp_milliseconds, milliseconds(longest)) }?;
         Ok(0)

@@ -20,11 +20,16 @@ fn take() -> Result<OwnedFd, c_int> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-fn make() -> Result<u32, c_int> {
+/// By who was given this descriptor.
+fn make(descriptor: &OwnedFd) -> Result<u32, c_int> {
+    make_as(descriptor.as_raw_fd())
+}
+
+fn make_as(host: c_int) -> Result<u32, c_int> {
     let mut next = 77;
     call(SOCKET_ERROR, |e| {
         // SAFETY: places of the test.
-        unsafe { progress::make(&raw mut next, e) }
+        unsafe { progress::make(host, &raw mut next, e) }
     })?;
     Ok(next)
 }
@@ -41,8 +46,9 @@ fn own_threads() -> usize {
 fn host(descriptor: OwnedFd) -> JoinHandle<()> {
     std::thread::spawn(move || {
         loop {
-            let next = match make() {
+            let next = match make(&descriptor) {
                 Ok(next) => next,
+                Err(WSAEINPROGRESS) => 1,
                 Err(WSAEINVAL | WSANOTINITIALISED) => return,
                 Err(code) => panic!("{code}"),
             };
@@ -108,25 +114,30 @@ fn a_host_that_makes_progress_needs_no_thread_of_the_provider() {
 #[test]
 fn progress_is_taken_over_once_and_not_from_the_thread() {
     let mut session = fresh();
-    assert_eq!(make(), Err(WSAEINVAL));
+    assert_eq!(make_as(-1), Err(WSAEINVAL));
     let descriptor = take().unwrap();
     assert_eq!(take().err(), Some(WSAEALREADY));
     // One more start of the same provider has the same host.
     start();
     assert_eq!(take().err(), Some(WSAEALREADY));
     cleanup().unwrap();
-    assert!(make().is_ok());
+    assert!(make(&descriptor).is_ok());
+    let another = descriptor.try_clone().unwrap();
+    assert_eq!(make(&another), Err(WSAEINVAL), "not the one it gave");
     session.stop();
-    assert_eq!(make(), Err(WSANOTINITIALISED));
+    assert_eq!(make(&descriptor), Err(WSANOTINITIALISED));
     assert_eq!(take().err(), Some(WSANOTINITIALISED));
-    drop(descriptor);
     session.restart();
-    assert_eq!(make(), Err(WSAEINVAL), "over since the last clean-up");
+    assert_eq!(
+        make(&descriptor),
+        Err(WSAEINVAL),
+        "over since the last clean-up"
+    );
     let (a, b) = pair();
     pass(&a, &b, b"by the thread");
     assert_eq!(own_threads(), 1);
     assert_eq!(take().err(), Some(WSAEALREADY));
-    assert_eq!(make(), Err(WSAEINVAL));
+    assert_eq!(make(&descriptor), Err(WSAEINVAL));
 }
 
 #[test]
@@ -138,13 +149,17 @@ fn null_places_are_refused_and_nothing_is_taken_over() {
     let taken = call(SOCKET_ERROR, |e| unsafe { progress::take(none, e) });
     assert_eq!(taken, Err(WSAEFAULT));
     // SAFETY: as above.
-    assert_eq!(unsafe { progress::make(&raw mut next, none) }, SOCKET_ERROR);
+    let made = unsafe { progress::make(-1, &raw mut next, none) };
+    assert_eq!(made, SOCKET_ERROR);
     assert_eq!(next, 77);
     let descriptor = take().unwrap();
-    // SAFETY: null is allowed.
-    let made = call(SOCKET_ERROR, |e| unsafe { progress::make(none.cast(), e) });
+    let number = descriptor.as_raw_fd();
+    let made = call(SOCKET_ERROR, |e| {
+        // SAFETY: null is allowed.
+        unsafe { progress::make(number, none.cast(), e) }
+    });
     assert_eq!(made, Err(WSAEFAULT));
-    assert!(make().is_ok());
+    assert!(make(&descriptor).is_ok());
     drop(descriptor);
     session.stop();
     session.restart();
@@ -155,7 +170,7 @@ fn the_descriptor_is_readable_when_there_is_something_to_do() {
     let mut session = fresh();
     let descriptor = take().unwrap();
     let is_readable = |longest| is_readable(descriptor.as_raw_fd(), longest);
-    while make().unwrap() != WSA_INFINITE {}
+    while make(&descriptor).unwrap() != WSA_INFINITE {}
     assert!(!is_readable(std::time::Duration::ZERO));
     let listener = Sock::listening(4);
     let waiting = Sock::bound();
@@ -164,7 +179,7 @@ fn the_descriptor_is_readable_when_there_is_something_to_do() {
     let mut due = 0;
     while !listener.event.is_set() {
         assert!(due == 0 || is_readable(LONG));
-        due = make().unwrap();
+        due = make(&descriptor).unwrap();
     }
     assert_eq!(listener.events().lNetworkEvents & FD_ACCEPT, FD_ACCEPT);
     session.stop();
@@ -174,14 +189,16 @@ fn the_descriptor_is_readable_when_there_is_something_to_do() {
 #[test]
 fn a_round_within_a_round_is_refused_and_may_end_everything() {
     let mut session = fresh();
-    let host = host(take().unwrap());
+    let descriptor = take().unwrap();
+    let number = descriptor.as_raw_fd();
+    let host = host(descriptor);
     let (a, b) = pair();
     let area = Area::new(&b, 64, MEM_WRITE);
     let within = Arc::new(AtomicUsize::new(0));
     let outcomes = Arc::clone(&within);
     let received = Op::then(move |_| {
         // By the host's round: nobody else asks for it.
-        if make() == Err(WSAEINPROGRESS) {
+        if make_as(number) == Err(WSAEINPROGRESS) {
             outcomes.fetch_add(1, Ordering::SeqCst);
         }
         cleanup().unwrap();
@@ -222,5 +239,28 @@ fn the_last_clean_up_waits_for_a_round_of_another_thread() {
     session.stop();
     assert!(left.load(Ordering::SeqCst), "the round is over");
     host.join().unwrap();
+    session.restart();
+}
+
+#[test]
+fn each_host_is_told_that_it_is_over_although_others_have_taken_over_since() {
+    let mut session = fresh();
+    let mut former = Vec::new();
+    for _ in 0..3 {
+        let descriptor = take().unwrap();
+        while make(&descriptor).unwrap() != WSA_INFINITE {}
+        session.stop();
+        session.restart();
+        former.push(descriptor);
+    }
+    let current = take().unwrap();
+    while make(&current).unwrap() != WSA_INFINITE {}
+    for host in &former {
+        assert!(is_readable(host.as_raw_fd(), std::time::Duration::ZERO));
+        assert_eq!(make(host), Err(WSAEINVAL), "makes no round of another's");
+    }
+    assert!(make(&current).is_ok());
+    drop(current);
+    session.stop();
     session.restart();
 }

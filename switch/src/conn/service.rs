@@ -264,14 +264,8 @@ fn run(service: &'static Service) {
     let mut readable: Vec<bool> = Vec::new();
     loop {
         service.kick.reset();
-        let all_taken = std::mem::take(&mut *service.taken.lock());
-        for taken in all_taken {
-            if progress.iter().any(|known| known.is_of_same(&taken)) {
-                progress.retain(|known| !known.is_of_same(&taken));
-                readable.clear();
-            }
-            progress.push(taken);
-        }
+        // An older one of the same provider is over, and is told so.
+        progress.append(&mut service.taken.lock());
         let now = Instant::now();
         let mut signalled = readable.drain(..);
         progress.retain_mut(|rounds| {

@@ -4,7 +4,8 @@
 //! after our own WSPCleanup if others have started the provider, too; so nothing here holds the
 //! table. Providers are never unloaded, so the function can be called for as long.
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ffi::c_int;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use wsdirect::abi;
@@ -15,7 +16,7 @@ use crate::error::WsaError;
 /// The progress of one provider.
 pub(crate) struct Rounds {
     descriptor: OwnedFd,
-    make: unsafe extern "C" fn(abi::LPDWORD, abi::LPINT) -> std::ffi::c_int,
+    make: unsafe extern "C" fn(c_int, abi::LPDWORD, abi::LPINT) -> c_int,
     due: Option<Instant>,
 }
 
@@ -52,11 +53,6 @@ impl Rounds {
         self.descriptor.as_fd()
     }
 
-    /// Whether both are of one provider: then the older one is over.
-    pub(crate) fn is_of_same(&self, other: &Rounds) -> bool {
-        std::ptr::fn_addr_eq(self.make, other.make)
-    }
-
     /// When the next round is to be made, whatever the descriptor says.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
@@ -67,7 +63,8 @@ impl Rounds {
         let mut next = 0;
         let place = &raw mut next;
         // SAFETY: the extension's function; the result lives during the call.
-        let made = status(|errno| unsafe { (self.make)(place, errno) });
+        let made =
+            status(|errno| unsafe { (self.make)(self.descriptor.as_raw_fd(), place, errno) });
         let pause = match made {
             Ok(()) if next == abi::WSA_INFINITE => None,
             Ok(()) => Some(Duration::from_millis(next.into())),
