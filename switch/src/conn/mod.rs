@@ -26,6 +26,7 @@ mod negotiate;
 mod outbox;
 mod outside;
 mod pool;
+mod progress;
 mod read;
 mod readiness;
 mod service;

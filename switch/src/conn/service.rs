@@ -21,6 +21,7 @@ use wsd_proto::ResetReason;
 use super::companion::Zeal;
 use super::drive::{State, Watch};
 use super::negotiate::Done;
+use super::progress::Progress;
 use super::wait::Armed;
 use super::{Connection, failure};
 use crate::error::WsaError;
@@ -260,19 +261,11 @@ impl Connection {
 fn run(service: &'static Service) {
     let mut works: Vec<Work> = Vec::new();
     let mut ready: Vec<bool> = Vec::new();
-    let mut progress: Vec<Rounds> = Vec::new();
-    let mut readable: Vec<bool> = Vec::new();
+    let mut progress = Progress::new();
     loop {
         service.kick.reset();
-        // An older one of the same provider is over, and is told so.
-        progress.append(&mut service.taken.lock());
-        let now = Instant::now();
-        let mut signalled = readable.drain(..);
-        progress.retain_mut(|rounds| {
-            let signalled = signalled.next().unwrap_or(false);
-            !(signalled || rounds.due().is_some_and(|due| due <= now)) || rounds.make()
-        });
-        drop(signalled);
+        progress.add(&mut service.taken.lock());
+        progress.make_due();
         works.append(&mut service.arrivals.lock());
         ready.resize(works.len(), false);
         let now = Instant::now();
@@ -282,14 +275,20 @@ fn run(service: &'static Service) {
             let due = work.due.is_some_and(|due| due <= now);
             let hurry = work.connection.hurry.load(Ordering::Relaxed)
                 && work.connection.hurry.swap(false, Ordering::AcqRel);
-            !(signalled || due || hurry) || work.step(now)
+            if !(signalled || due || hurry) {
+                return true;
+            }
+            // The one before may have ended, and its close have taken its time.
+            progress.between();
+            work.step(now)
         });
         drop(signalled);
+        progress.between();
         let chores = CHORES.get().copied();
         let chore = chores.and_then(|chores| chores.step(Instant::now()));
-        let rounds = progress.iter().filter_map(Rounds::due);
-        let dues = works.iter().filter_map(|work| work.due).chain(rounds);
-        let next = dues.chain(chore).min();
+        progress.between();
+        let dues = works.iter().filter_map(|work| work.due);
+        let next = dues.chain(progress.due()).chain(chore).min();
         let watched = |work: &Work| work.armed;
         let descriptors = works
             .iter()
@@ -299,8 +298,7 @@ fn run(service: &'static Service) {
         let chores = chores.map(|chores| PollFd::readable(chores.descriptor()));
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3 + works.len());
         fds.push(kick);
-        let providers = progress.iter().map(Rounds::descriptor);
-        fds.extend(providers.map(PollFd::readable));
+        fds.extend(progress.descriptors().map(PollFd::readable));
         fds.extend(descriptors);
         fds.extend(chores);
         let waited = sys::wait(&mut fds, next);
@@ -310,9 +308,8 @@ fn run(service: &'static Service) {
             thread::sleep(BUSY);
         }
         let mut found = fds.iter().skip(1).map(PollFd::is_ready);
-        let found_of_progress = found.by_ref().take(progress.len());
         // Nobody else makes it.
-        readable.extend(found_of_progress.map(|found| found || failed));
+        progress.found(|| found.next().unwrap_or(false) || failed);
         ready.extend(works.iter().map(|work| {
             watched(work)
                 && work.connection.sleeping_on().is_some()

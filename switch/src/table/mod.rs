@@ -35,6 +35,8 @@ use crate::upcalls::{self, Handle};
 
 pub use entry::{EntryPoint, StartupEx};
 pub(crate) use progress::Rounds;
+#[cfg(test)]
+pub(crate) use progress::tests as rounds_of_tests;
 
 /// The extension functions, as far as the provider has them.
 #[derive(Clone, Copy, Default)]
