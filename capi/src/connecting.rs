@@ -15,7 +15,7 @@ use wsd_switch::{SanStream, StreamOptions, Switch};
 
 use crate::address;
 use crate::socket::Socket;
-use crate::sys::{Signal, errno, number_of};
+use crate::sys::{self, Signal, errno, number_of};
 
 /// Enough for the calls of a connect.
 const STACK: usize = 512 << 10;
@@ -66,6 +66,7 @@ impl Socket {
         }
         let (me, its) = (Arc::clone(self), Arc::clone(&attempt));
         let connect = move || {
+            sys::block_signals();
             if let Err(error) = me.finish_connect(way.go()) {
                 me.own.lock().error = number_of(&error);
             }

@@ -1,10 +1,11 @@
 //! The system calls that std does not offer: TCP sockets in their first moments, their options by
-//! number, eventfd, errno.
+//! number, eventfd, errno, the signal mask.
 //!
 //! Owns descriptors only. Every function is safe to call with any argument.
 
 use std::ffi::c_int;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::address;
@@ -62,6 +63,15 @@ fn owned(fd: c_int) -> io::Result<OwnedFd> {
 
 fn length<T>(value: &T) -> libc::socklen_t {
     libc::socklen_t::try_from(size_of_val(value)).unwrap_or_default()
+}
+
+/// Keeps the application's signal handlers off the calling thread, one of ours.
+pub(crate) fn block_signals() {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills the set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set is filled; a null third argument asks for nothing.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
 }
 
 /// A TCP socket.

@@ -111,7 +111,10 @@ impl<T: Send + 'static> Reception<T> {
         let desks: Vec<Desk> = desks.collect();
         let thread = thread::Builder::new()
             .name("wsd-accept".to_owned())
-            .spawn(move || serve(&theirs, desks, &*negotiate))?;
+            .spawn(move || {
+                sys::block_signals();
+                serve(&theirs, desks, &*negotiate);
+            })?;
         Ok(Reception {
             shared,
             thread: Some(thread),

@@ -8,6 +8,7 @@
 
 mod mock;
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
@@ -365,6 +366,47 @@ fn nothing_is_wrong_with_a_listener_at_first_nor_when_its_san_fails() {
             assert!(stream.is_err() || !stream.unwrap().transport().is_san());
             assert!(listener.take_error().unwrap().is_none());
             mock.reconfigure(|config| *config = Config::default());
+        },
+    );
+}
+
+/// Whether there are threads of this name, and each of them has blocked what can be blocked.
+fn take_no_signals(name: &str) -> bool {
+    let blockable: u64 = (1..=31)
+        .filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal))
+        .map(|signal| 1 << (signal - 1))
+        .sum();
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let of_it: Vec<bool> = tasks
+        .filter_map(|task| {
+            // Threads of other tests end meanwhile.
+            let path = task.ok()?.path();
+            let comm = fs::read_to_string(path.join("comm")).ok()?;
+            let status = fs::read_to_string(path.join("status")).ok()?;
+            let blocked = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigBlk:"))?;
+            let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+            (comm.trim() == name).then_some(blocked & blockable == blockable)
+        })
+        .collect();
+    !of_it.is_empty() && of_it.into_iter().all(|blocks| blocks)
+}
+
+#[test]
+fn the_threads_of_the_switch_take_no_signals() {
+    with_listener(
+        Config::default(),
+        here().into(),
+        |mock, switch, listener| {
+            let connected = switch.connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            assert!(accepted.transport().is_san());
+            for name in ["wsd-accept", "wsd-service"] {
+                // They do it first, but after they have come to be.
+                mock.until(name, |_| take_no_signals(name));
+            }
+            drop((connected, accepted));
         },
     );
 }

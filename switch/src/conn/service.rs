@@ -74,7 +74,10 @@ fn service() -> io::Result<&'static Service> {
         sys::at_exit(at_exit);
         thread::Builder::new()
             .name("wsd-service".to_owned())
-            .spawn(|| run(service))?;
+            .spawn(|| {
+                sys::block_signals();
+                run(service);
+            })?;
         *started = Some(std::process::id());
     }
     Ok(service)
@@ -230,6 +233,7 @@ extern "C" fn at_exit() {
     // By a thread of its own: the exiting one has lost its thread-local values, and a subscriber
     // may panic without them.
     let warning = thread::Builder::new().spawn(move || {
+        sys::block_signals();
         tracing::warn!(
             streams,
             "the process ends before closed streams have delivered what was written"

@@ -1,6 +1,6 @@
 //! The system calls the switch needs and std does not offer: eventfd, poll, interface addresses
-//! with their masks, the notice of address changes, and TCP sockets that are bound before they
-//! connect.
+//! with their masks, the notice of address changes, TCP sockets that are bound before they connect,
+//! and the signal mask.
 //!
 //! Owns descriptors only. Every function is safe to call with any argument; the invariant is that
 //! a descriptor is closed exactly once, by the `OwnedFd` that holds it.
@@ -63,6 +63,15 @@ pub(crate) fn is_privileged() -> bool {
 pub(crate) fn at_exit(function: extern "C" fn()) {
     // SAFETY: a function of this library, which is never unloaded while it is linked in.
     unsafe { libc::atexit(function) };
+}
+
+/// Keeps the application's signal handlers off the calling thread, one of ours.
+pub(crate) fn block_signals() {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills the set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set is filled; a null third argument asks for nothing.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
 }
 
 /// `Duration` to a deadline; a time too long to be expressed is none.
