@@ -267,6 +267,7 @@ programs! {
     bulk
     bynumber
     cancelled
+    clothed
     commands
     daemonic
     duplicates
@@ -288,6 +289,7 @@ programs! {
     leaving
     linger
     lingering
+    mapped
     nonblocking
     numbers
     ownthreads
@@ -295,6 +297,7 @@ programs! {
     prefork
     replaced
     rings
+    sixth
     spawned
     standard
     streams

@@ -1,7 +1,9 @@
 /* proof: bulk mixed. Many bytes both ways at once in pieces of any size; then byte by byte. */
 #include "ends.h"
 
+#ifndef TOTAL
 #define TOTAL (48ull << 20)
+#endif
 #define MOST (300 << 10)
 
 static int connection;

@@ -173,28 +173,65 @@ static inline void warm_up(int fd)
     }
 }
 
+/* Where the server listens, and where its client looks for it; a program may choose. */
+#ifndef SERVER_AT
+#define SERVER_AT "127.0.0.1"
+#define CLIENT_AT "127.0.0.1"
+#endif
+
+/* Both families have the port at one place. */
+static inline struct sockaddr_in6 address(const char *text, int port)
+{
+    union {
+        struct sockaddr_in6 six;
+        struct sockaddr_in four;
+    } at = {.six = {.sin6_family = AF_INET6}};
+    if (inet_pton(AF_INET6, text, &at.six.sin6_addr) != 1) {
+        at.four.sin_family = AF_INET;
+        NEED(inet_pton(AF_INET, text, &at.four.sin_addr) == 1);
+    }
+    at.six.sin6_port = htons((uint16_t)port);
+    return at.six;
+}
+
+static inline socklen_t length_of(const struct sockaddr_in6 *at)
+{
+    return at->sin6_family == AF_INET6 ? sizeof *at : sizeof(struct sockaddr_in);
+}
+
+/* A host without IPv6 has the other one at least. */
+static inline struct sockaddr_in6 usable(const char *text, int port)
+{
+    struct sockaddr_in6 six = address("::1", 0);
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    int has = fd >= 0 && bind(fd, (struct sockaddr *)&six, sizeof six) == 0;
+    if (fd >= 0)
+        close(fd);
+    return address(has ? text : "127.0.0.1", port);
+}
+
 int main(int count, char **arguments)
 {
     setvbuf(stdout, NULL, _IOLBF, 1 << 16);
     NEED(count > 1);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t len = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int serves = strcmp(arguments[1], "server") == 0;
+    NEED(serves || count > 2);
+    struct sockaddr_in6 at = serves ? usable(SERVER_AT, 0) : usable(CLIENT_AT, atoi(arguments[2]));
+    socklen_t len = length_of(&at);
+    int fd = socket(at.sin6_family, SOCK_STREAM, 0);
     NEED(fd >= 0);
-    if (strcmp(arguments[1], "server") == 0) {
-        NEED(bind(fd, (struct sockaddr *)&at, sizeof at) == 0);
+    if (serves) {
+        NEED(bind(fd, (struct sockaddr *)&at, len) == 0);
         NEED(listen(fd, 16) == 0);
         NEED(getsockname(fd, (struct sockaddr *)&at, &len) == 0);
-        printf("port %d\n", ntohs(at.sin_port));
+        printf("port %d\n", ntohs(at.sin6_port));
         int connection = accept(fd, NULL, NULL);
         NEED(connection >= 0);
         NEED(close(fd) == 0);
         warm_up(connection);
         server(connection);
     } else {
-        NEED(count > 2);
-        at.sin_port = htons((uint16_t)atoi(arguments[2]));
-        NEED(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
+        NEED(connect(fd, (struct sockaddr *)&at, len) == 0);
         leads = 1;
         warm_up(fd);
         client(fd);
