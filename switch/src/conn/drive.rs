@@ -54,6 +54,8 @@ pub(super) struct State {
     failed: Vec<RdmaId>,
     /// A send failed: the connection is over once everything that has arrived was taken.
     broken: bool,
+    /// The provider has refused memory because there is no connection any more.
+    pub(super) gone: bool,
     /// The socket is closed.
     pub(super) closed: bool,
     pub(super) direct: bool,
@@ -181,6 +183,7 @@ impl State {
             pulled: Vec::new(),
             failed: Vec::new(),
             broken: false,
+            gone: false,
             closed: false,
             direct: false,
             reads_large: false,

@@ -9,7 +9,7 @@ use std::io;
 use std::io::IoSlice;
 use std::time::Duration;
 
-use wsd_proto::{Cancel, ResetReason, SendError, SendId, SendMode};
+use wsd_proto::{Cancel, Failure, ResetReason, SendError, SendId, SendMode};
 
 use super::drive::{Direct, State, size};
 use super::gather::Gather;
@@ -307,7 +307,9 @@ impl Connection {
         }
         let mut state = self.lock();
         while state.poll(&self.socket, None) {}
-        let lost = state.session.failure();
+        // Its end may not have been told of yet.
+        let gone = state.gone.then_some(Failure::Disconnected);
+        let lost = state.session.failure().or(gone);
         self.leave(state);
         lost.map_or(error, failure)
     }

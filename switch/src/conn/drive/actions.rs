@@ -8,6 +8,7 @@ use wsd_proto::{
     Access as SessionAccess, Action, GIVEN_BACK, Memory, Message, NoBuffers, Outgoing, RdmaFailed,
     RdmaId, ResetReason, SendError, SendFailure, SendId, SendMode,
 };
+use wsdirect::abi;
 
 use super::{Direct, Ending, State, size};
 use crate::conn::fifo::copy_into;
@@ -105,7 +106,8 @@ impl State {
             } => {
                 let span = (size(offset), size(len));
                 let exposed = self.transfers.expose(socket, memory, right(access), span);
-                let answer = exposed.map_err(|error| refuse(error, "expose memory"));
+                let answer =
+                    exposed.map_err(|error| refuse(error, "expose memory", &mut self.gone));
                 self.session.handle_exposed(memory, answer);
             }
             // req: SEED-09 SEED-15
@@ -121,7 +123,8 @@ impl State {
             } => {
                 let span = (size(offset), size(len));
                 let registered = self.transfers.register(socket, memory, right(access), span);
-                let answer = registered.map_err(|error| refuse(error, "register memory"));
+                let answer =
+                    registered.map_err(|error| refuse(error, "register memory", &mut self.gone));
                 self.session.handle_registered(memory, answer);
             }
             Action::Deregister { memory } => {
@@ -131,7 +134,8 @@ impl State {
             Action::AllocateTemp { temp, len } => {
                 let read = self.session.config().rdma_read;
                 let got = self.transfers.allocate(socket, temp, size(len), read);
-                let answer = got.map_err(|error| refuse(error, "get temporary memory"));
+                let answer =
+                    got.map_err(|error| refuse(error, "get temporary memory", &mut self.gone));
                 self.session.handle_allocated(temp, answer);
             }
             Action::FreeTemp { temp } => {
@@ -271,7 +275,7 @@ impl State {
         (descriptor, remote_offset, direction): (&[u8], u64, Direction),
     ) {
         let started = if self.closed {
-            Err(WsaError(wsdirect::abi::WSAENOTSOCK))
+            Err(WsaError(abi::WSAENOTSOCK))
         } else if let Ok(offset_there) = u32::try_from(remote_offset) {
             let remote = Remote {
                 descriptor,
@@ -282,7 +286,7 @@ impl State {
             self.transfers
                 .start(socket, rdma, memory, span, remote, socket.notice())
         } else {
-            Err(WsaError(wsdirect::abi::WSAEINVAL))
+            Err(WsaError(abi::WSAEINVAL))
         };
         match started {
             Ok(true) => self.session.handle_rdma_done(rdma, Ok(())),
@@ -382,7 +386,9 @@ fn right(access: SessionAccess) -> Access {
 }
 
 /// req: SEED-10 WSD-21 whatever the provider's reason is, the session is told that memory is short
-fn refuse(error: WsaError, what: &str) -> NoBuffers {
+fn refuse(error: WsaError, what: &str, gone: &mut bool) -> NoBuffers {
     tracing::debug!(%error, "could not {what}");
+    let ends = [abi::WSAENOTCONN, abi::WSAECONNRESET, abi::WSAECONNABORTED];
+    *gone |= ends.contains(&error.0);
     NoBuffers
 }
