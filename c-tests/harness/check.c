@@ -84,6 +84,28 @@ void case_limit(unsigned seconds)
     alarm(limit != NULL ? (unsigned)strtoul(limit, NULL, 10) : seconds);
 }
 
+static unsigned number_or(const char *variable, unsigned usual)
+{
+    const char *text = getenv(variable);
+    unsigned number = text != NULL ? (unsigned)strtoul(text, NULL, 10) : usual;
+
+    if (number == 0)
+        fail("%s is no number above 0: %s", variable, text);
+    return number;
+}
+
+unsigned divided(unsigned whole)
+{
+    unsigned part = whole / number_or("WSD_TEST_DIVISOR", 1);
+
+    return part > 0 ? part : 1;
+}
+
+unsigned rounds_or(unsigned usual)
+{
+    return number_or("WSD_TEST_ROUNDS", usual);
+}
+
 void phase(const char *format, ...)
 {
     va_list arguments;

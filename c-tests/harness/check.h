@@ -26,6 +26,12 @@ void case_begin(const char *name);
 /* More time for the whole case than the usual 50 s; fits the TIMEOUT of its registration. */
 void case_limit(unsigned seconds);
 
+/* An amount, or less of it where everything is slow: divided by WSD_TEST_DIVISOR. */
+unsigned divided(unsigned whole);
+
+/* How many rounds: what WSD_TEST_ROUNDS says, or else as many as usual. */
+unsigned rounds_or(unsigned usual);
+
 /* What the case is doing now; printed by the watchdog and the crash report. */
 void phase(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

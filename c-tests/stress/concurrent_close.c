@@ -6,14 +6,13 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 
 #include "pair.h"
 
 enum { PENDING = 3, LENGTH = 64 };
 
 static struct pair pair;
-static unsigned rounds = 10000, round_number, closed;
+static unsigned rounds, round_number, closed;
 
 static void *far_side(void *unused)
 {
@@ -33,9 +32,7 @@ int main(void)
     pthread_t thread;
 
     case_begin("concurrent_close");
-    if (getenv("WSD_TEST_ROUNDS") != NULL)
-        rounds = (unsigned)strtoul(getenv("WSD_TEST_ROUNDS"), NULL, 10);
-    CHECK(rounds > 0);
+    rounds = rounds_or(10000);
     case_limit(110);
     switch_log_off();
     provider_start();

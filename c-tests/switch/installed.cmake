@@ -17,7 +17,7 @@ run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${prefix}")
 run("${CMAKE_COMMAND}" -S "${EXAMPLES}" -B "${WORK}/found" "-DCMAKE_PREFIX_PATH=${prefix}"
     "-DCMAKE_C_COMPILER=${C_COMPILER}" "-DCMAKE_CXX_COMPILER=${CXX_COMPILER}")
 run("${CMAKE_COMMAND}" --build "${WORK}/found")
-run("${EXAMPLES}/run" "${WORK}/found" SAN)
+run("${EXAMPLES}/run" "${WORK}/found" san)
 
 if(NOT PKG_CONFIG)
     return()
@@ -37,4 +37,4 @@ foreach(program IN ITEMS echo_server echo_client)
 endforeach()
 run("${CXX_COMPILER}" -D_GNU_SOURCE "${EXAMPLES}/bulk.cpp" ${flags} "-Wl,-rpath,${library_dir}"
     -o "${WORK}/packaged/bulk")
-run("${EXAMPLES}/run" "${WORK}/packaged" SAN)
+run("${EXAMPLES}/run" "${WORK}/packaged" san)

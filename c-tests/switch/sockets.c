@@ -66,7 +66,7 @@ static void refused(void)
 
     phase("a port where nobody listens");
     CHECK_EQ(wsd_close(listener), 0);
-    at = loopback(port);
+    at = here(port);
     s = wsd_socket(AF_INET, SOCK_STREAM, 0);
     CHECK_ERRNO(wsd_connect(s, (struct sockaddr *)&at, sizeof at), ECONNREFUSED);
     CHECK_EQ(wsd_set_nonblocking(s, 1), 0);
@@ -83,7 +83,7 @@ static void refused(void)
 static void in_the_background(void)
 {
     int listener = listening(), accepted, error = -1, descriptor;
-    struct sockaddr_in at = loopback(port_of(listener)), own;
+    struct sockaddr_in at = here(port_of(listener)), own;
     socklen_t len = sizeof error;
     char byte;
     int s = wsd_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -224,7 +224,7 @@ static void options(void)
     CHECK_EQ(value, WSD_MODE_TCP);
     two.b = listening();
     {
-        struct sockaddr_in at = loopback(port_of(two.b));
+        struct sockaddr_in at = here(port_of(two.b));
         CHECK_EQ(wsd_connect(s, (struct sockaddr *)&at, sizeof at), 0);
     }
     CHECK_EQ(wsd_transport(s, &how, sizeof how), 0);
@@ -369,7 +369,7 @@ static void sixth_version(void)
     CHECK_EQ(wsd_listen(listener, 1), 0);
     CHECK_EQ(wsd_getsockname(listener, (struct sockaddr *)&at, &len), 0);
     CHECK_EQ(len, sizeof at);
-    v4 = loopback(ntohs(at.sin6_port));
+    v4 = here(ntohs(at.sin6_port));
     s = wsd_socket(AF_INET, SOCK_STREAM, 0);
     CHECK_EQ(wsd_connect(s, (struct sockaddr *)&v4, sizeof v4), 0);
     len = sizeof peer;

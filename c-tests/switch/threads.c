@@ -5,7 +5,7 @@
  */
 #include "wsd.h"
 
-#define TOTAL (32u << 20)
+static size_t total;
 
 static void *sender(void *argument)
 {
@@ -14,11 +14,11 @@ static void *sender(void *argument)
     unsigned char *block = malloc(1000000);
     size_t done = 0, turn = 0;
 
-    while (done < TOTAL) {
+    while (done < total) {
         size_t len = sizes[turn++ % 5], i;
 
-        if (len > TOTAL - done)
-            len = TOTAL - done;
+        if (len > total - done)
+            len = total - done;
         for (i = 0; i < len; i++)
             block[i] = (unsigned char)((done + i) * 31 >> 3);
         CHECK_EQ(wsd_send(s, block, len, 0), (ssize_t)len);
@@ -34,7 +34,7 @@ static void *receiver(void *argument)
     unsigned char *block = malloc(300000);
     size_t done = 0;
 
-    while (done < TOTAL) {
+    while (done < total) {
         ssize_t got, i;
 
         /* Sometimes poll first, sometimes a small buffer. */
@@ -157,6 +157,7 @@ int main(int argc, char **argv)
 {
     begin("threads", argc, argv);
     case_limit(110);
+    total = divided(32u << 20);
     both_directions();
     close_meanwhile();
     numbers_in_many_threads();

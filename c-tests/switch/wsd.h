@@ -18,6 +18,7 @@
 #include <wsd_switch.h>
 
 #include "check.h"
+#include "provider.h"
 
 /* A call that fails, and how. */
 #define CHECK_ERRNO(call, number)                                                                  \
@@ -30,20 +31,15 @@
 /* WSD_PATH_SAN or WSD_PATH_TCP: what the run is about. */
 static int expected_path;
 
-static inline void begin(const char *name, int argc, char **argv)
+/* 127.0.0.1, or what WSD_TEST_ADDRESS names for fabrics that do not serve the loopback. */
+static inline struct sockaddr_in here(int port)
 {
-    case_begin(name);
-    CHECK_EQ(argc, 2);
-    expected_path = strcmp(argv[1], "san") == 0 ? WSD_PATH_SAN : WSD_PATH_TCP;
-}
-
-static inline struct sockaddr_in loopback(int port)
-{
+    const char *named = getenv("WSD_TEST_ADDRESS");
     struct sockaddr_in at;
 
     memset(&at, 0, sizeof at);
     at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK_EQ(inet_pton(AF_INET, named != NULL ? named : "127.0.0.1", &at.sin_addr), 1);
     at.sin_port = htons((unsigned short)port);
     return at;
 }
@@ -61,7 +57,7 @@ static inline int port_of(int s)
 
 static inline int listening(void)
 {
-    struct sockaddr_in at = loopback(0);
+    struct sockaddr_in at = here(0);
     int s = wsd_socket(AF_INET, SOCK_STREAM, 0);
 
     CHECK(s >= 0);
@@ -77,6 +73,21 @@ static inline int path_of(int s)
 
     CHECK_EQ(wsd_transport(s, &how, sizeof how), 0);
     return how.path;
+}
+
+static inline void begin(const char *name, int argc, char **argv)
+{
+    struct wsd_transport_info how;
+    int s;
+
+    case_begin(name);
+    CHECK_EQ(argc, 2);
+    expected_path = strcmp(argv[1], "san") == 0 ? WSD_PATH_SAN : WSD_PATH_TCP;
+    s = listening();
+    CHECK_EQ(wsd_transport(s, &how, sizeof how), 0);
+    if (expected_path == WSD_PATH_SAN && strcmp(how.reason, "no-provider") == 0)
+        absent("the switch has found no SAN provider");
+    CHECK_EQ(wsd_close(s), 0);
 }
 
 /* As wsd_poll for one socket; the events that were found. */
@@ -102,7 +113,7 @@ struct connecting {
 static inline void *connect_to(void *argument)
 {
     struct connecting *one = argument;
-    struct sockaddr_in at = loopback(one->port);
+    struct sockaddr_in at = here(one->port);
 
     one->s = wsd_socket(AF_INET, SOCK_STREAM, 0);
     CHECK_EQ(wsd_connect(one->s, (struct sockaddr *)&at, sizeof at), 0);
