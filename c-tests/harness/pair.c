@@ -268,6 +268,24 @@ void pair_close(struct pair *pair)
     endpoint_close(&pair->b);
 }
 
+void pairs_open(struct pair *pairs, int count)
+{
+    struct endpoint listener;
+
+    endpoint_listen(&listener, AF_INET, 4);
+    for (int i = 0; i < count; i++)
+        pair_open_through(&pairs[i], &listener);
+    endpoint_close(&listener);
+}
+
+void pairs_close(struct pair *pairs, int count)
+{
+    for (int i = 0; i < count; i++) {
+        pair_exchange(&pairs[i]);
+        pair_close(&pairs[i]);
+    }
+}
+
 void message_pass(struct endpoint *from, struct endpoint *to, DWORD length, uint32_t seed)
 {
     struct area out = area_open(from->s, length, MEM_READ);

@@ -88,6 +88,13 @@ void pair_open(struct pair *pair, int family);
 /* Through a listener that stays open. */
 void pair_open_through(struct pair *pair, struct endpoint *listener);
 void pair_close(struct pair *pair);
+/*
+ * Bystanders. A provider may give the first connections more than later ones: of ours over RDMA
+ * devices the first eight sockets have a completion queue each, and the others share.
+ */
+void pairs_open(struct pair *pairs, int count);
+/* They have to be whole. */
+void pairs_close(struct pair *pairs, int count);
 /* One message each way; fails the case when the connection does not carry it. */
 void pair_exchange(struct pair *pair);
 

@@ -1,11 +1,12 @@
 /*
  * A completion upcall may close its own socket, another socket, or the last one there is; every
- * operation still completes once and WPUCloseSocketHandle waits for the upcall to return.
+ * operation still completes once and WPUCloseSocketHandle waits for the upcall to return. Among few
+ * connections and among many.
  * req: WSD-10 WSD-11
  */
 #include "pair.h"
 
-enum { PENDING = 6, LENGTH = 64 };
+enum { PENDING = 6, LENGTH = 64, BYSTANDERS = 10 };
 
 static SOCKET victim;
 static unsigned closes;
@@ -85,12 +86,10 @@ static void run_last(struct endpoint *on, struct endpoint *from)
     area_forget(&in);
 }
 
-int main(void)
+static void everything(void)
 {
     struct pair pair, bystander;
 
-    case_begin("close_in_upcall");
-    provider_start();
     pair_open(&bystander, AF_INET);
     phase("an upcall closes its own socket");
     pair_open(&pair, AF_INET);
@@ -114,6 +113,19 @@ int main(void)
     pair_open(&pair, AF_INET);
     pair_exchange(&pair);
     pair_close(&pair);
+}
+
+int main(void)
+{
+    struct pair bystanders[BYSTANDERS];
+
+    case_begin("close_in_upcall");
+    provider_start();
+    everything();
+    /* The last socket is now the last of those that share. */
+    pairs_open(bystanders, BYSTANDERS);
+    everything();
+    pairs_close(bystanders, BYSTANDERS);
     provider_stop();
     return 0;
 }
