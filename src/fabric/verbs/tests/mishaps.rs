@@ -301,6 +301,32 @@ fn a_failure_ends_the_connections_that_it_concerns_and_no_others() {
 
 #[test]
 #[ignore = "needs an RDMA device"]
+fn who_polls_gives_up_a_device_that_does_not_flush_by_itself() {
+    // req: WSD-11
+    let (mut rig, core) = rig_of_separate();
+    for local in [true, false] {
+        let (_far, mut near, known) = known_pair(&mut rig, &core);
+        let waiting: Vec<_> = (0..5).map(|_| near.receive(0, 10)).collect();
+        known.conn().watched.stuck.store(true, Ordering::Relaxed);
+        let before = UNFLUSHED.load(Ordering::Relaxed);
+        let ending = if local {
+            near.endpoint.disconnect();
+            Ending::Local
+        } else {
+            known.die(Ending::Broken);
+            Ending::Broken
+        };
+        // Nobody makes a round of progress.
+        for receive in waiting {
+            assert_eq!(near.end(receive), Outcome::Flushed(ending));
+        }
+        assert_eq!(near.endpoint.ending(), Some(ending));
+        assert_eq!(UNFLUSHED.load(Ordering::Relaxed), before + 1);
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
 fn two_fabrics_of_a_process_name_their_connections_differently() {
     let number = || {
         let (mut rig, core) = rig_with_cache();
