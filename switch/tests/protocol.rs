@@ -154,6 +154,29 @@ fn a_registration_that_fails_is_the_senders_enobufs_and_the_connection_goes_on()
 }
 
 #[test]
+fn a_registration_that_fails_because_the_connection_is_gone_is_the_senders_connreset() {
+    // req: WSD-21
+    let no_read = Config {
+        rdma_read: false,
+        ..Config::default()
+    };
+    let pulled = (Config::default(), "RegisterRdmaMemory");
+    for (config, name) in [pulled, (no_read, "RegisterMemory")] {
+        // WSAECONNABORTED, WSAECONNRESET, WSAENOTCONN. The end itself is not told of.
+        for code in [10_053, 10_054, 10_057] {
+            both_ways(&config, |mock, mut pair| {
+                mock.reconfigure(|config| {
+                    config.failing.insert(name, code);
+                });
+                let error = pair.connector.write_all(&[1; 1 << 20]).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "{code}");
+                mock.reconfigure(|config| config.failing.clear());
+            });
+        }
+    }
+}
+
+#[test]
 fn a_lent_write_tells_why_it_failed_too() {
     // req: WSD-21 SEED-10
     let mock = Mock::begin(Config::default());
