@@ -177,7 +177,12 @@ impl Pair {
 
     fn drain_one(&mut self, side: Side) {
         let mut bound = 100_000;
-        while let Some(action) = self.host(side).session.poll_action() {
+        loop {
+            let session = &mut self.host(side).session;
+            assert!(session.agrees(), "a short way leads elsewhere");
+            let Some(action) = session.poll_action() else {
+                return;
+            };
             self.host(side).note(&action);
             self.execute(side, action);
             bound -= 1;

@@ -74,6 +74,7 @@ impl Victim {
 
     fn drain(&mut self) {
         for _ in 0..10_000 {
+            assert!(self.session.agrees(), "a short way leads elsewhere");
             let Some(action) = self.session.poll_action() else {
                 return self.check();
             };

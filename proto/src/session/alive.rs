@@ -72,9 +72,14 @@ impl Alive {
         false
     }
 
+    /// Whether a sign of life is due.
+    pub(super) fn is_due(&self) -> bool {
+        self.query_due || self.answer_due
+    }
+
     /// The sign of life that is due: whether it asks for an answer.
     pub(super) fn poll(&mut self) -> Option<bool> {
-        if !self.query_due && !self.answer_due {
+        if !self.is_due() {
             return None;
         }
         let query = core::mem::take(&mut self.query_due);

@@ -46,7 +46,8 @@ pub(super) struct Back {
 }
 
 impl Back {
-    fn is_active(&self) -> bool {
+    /// One of the two leaves.
+    pub(super) fn is_active(&self) -> bool {
         self.own || self.peer
     }
 

@@ -45,6 +45,11 @@ impl Closing {
         self.wanted
     }
 
+    /// Something of the end may have to be told or done.
+    pub(super) fn is_due(&self) -> bool {
+        self.wanted || self.receive_due || self.timer != Timer::Off
+    }
+
     /// The acceptor has said that nothing is left to do.
     pub(super) fn is_finished(&self) -> bool {
         self.finished_told || self.finished_heard

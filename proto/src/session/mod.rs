@@ -331,6 +331,22 @@ impl Session {
         self.send.push(send, len, false, self.peer.as_ref())
     }
 
+    /// The message of a small send that can leave at once and whole, past the queue: then the send
+    /// is over, and neither [`Action::SendComplete`] nor the message follows as an action. `None`
+    /// if it cannot; then nothing has changed.
+    ///
+    /// For the time between two drains: what may be due otherwise comes first.
+    #[must_use]
+    pub fn send_at_once(&mut self, send: SendId, len: u64) -> Option<Outgoing> {
+        let (free, permitted) = (self.send_free > 0, self.credits.may_send(Class::Data));
+        if !free || !permitted || !self.is_plain() {
+            return None;
+        }
+        let peer = self.peer.as_ref()?;
+        let (message, body) = self.send.at_once(send, len, peer, &mut self.stats)?;
+        Some(self.outgoing(message, body))
+    }
+
     /// Queues urgent bytes, at most [`Session::max_urgent`], in order with the other sends.
     ///
     /// # Errors
@@ -394,6 +410,14 @@ impl Session {
         if let Some(action) = self.effects.pop_front() {
             return Some(action);
         }
+        if self.is_plain() {
+            return self.poll_credit().map(Action::Message);
+        }
+        self.poll_rest()
+    }
+
+    /// As [`Session::poll_action`], with the whole of what may be due.
+    fn poll_rest(&mut self) -> Option<Action> {
         self.go_on();
         if let Some(action) = self.effects.pop_front() {
             return Some(action);
@@ -401,6 +425,31 @@ impl Session {
         self.poll_rdma()
             .or_else(|| self.poll_message().map(Action::Message))
             .or_else(|| self.poll_disconnect())
+    }
+
+    /// Nothing is under way but small messages that came and went: no action can be due but a
+    /// Credit, and a small send may go past the queue. So a stream of small messages costs little.
+    fn is_plain(&self) -> bool {
+        self.connection == Connection::Up
+            && self.stage == Stage::Done
+            && self.effects.is_empty()
+            && self.send.is_plain()
+            && self.receive.is_plain()
+            && !self.alive.is_due()
+            && !self.back.is_active()
+            && !self.closing.is_due()
+    }
+
+    /// The Credit that is due where nothing else is.
+    fn poll_credit(&mut self) -> Option<Outgoing> {
+        let due = self.send_free > 0
+            && self.credits.may_send(Class::Last)
+            && self.credits.must_return(self.receive.room());
+        if !due {
+            return None;
+        }
+        self.stats.credits_sent += 1;
+        Some(self.outgoing(Message::Credit, None))
     }
 
     /// Does what has become possible without anything having arrived.
@@ -435,6 +484,11 @@ impl Session {
             (Connection::Failing, _) => (self.poll_reset()?, None),
             (Connection::Gone | Connection::Down, _) => return None,
         };
+        Some(self.outgoing(message, body))
+    }
+
+    /// A message that has its send buffer and its credit.
+    fn outgoing(&mut self, message: Message, body: Option<Body>) -> Outgoing {
         self.send_free -= 1;
         self.stats.messages_sent += 1;
         self.alive.spoke();
@@ -442,12 +496,12 @@ impl Session {
         let credit = self.credits.message_sent(self.receive.room());
         self.send.made(self.credits.last_sent());
         let version = self.peer.as_ref().map_or(0, |peer| peer.version);
-        Some(Outgoing {
+        Outgoing {
             message,
             version,
             credit,
             body,
-        })
+        }
     }
 
     /// The next message of an established session, by urgency: what completes something first,
@@ -659,6 +713,48 @@ impl Session {
 
 #[cfg(any(test, feature = "testing"))]
 impl Session {
+    /// Whether the short ways of [`Session::poll_action`] and [`Session::send_at_once`] lead to what
+    /// the long ones lead to.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        // One length at a time: this is asked after every action.
+        let len = match self.stats.messages_sent % 4 {
+            0 => 1,
+            1 => 512,
+            2 => 513,
+            _ => u64::MAX,
+        };
+        !self.is_plain() || (self.polls_alike() && self.sends_alike(len))
+    }
+
+    fn polls_alike(&self) -> bool {
+        let (mut short, mut long) = (self.clone(), self.clone());
+        let found = alloc::format!("{:?}", short.poll_action());
+        found == alloc::format!("{:?}", long.poll_rest())
+            && short.fingerprint() == long.fingerprint()
+    }
+
+    fn sends_alike(&self, len: u64) -> bool {
+        let payload = self.peer.as_ref().map_or(1, |peer| peer.payload);
+        let (len, send) = (len.min(u64::from(payload) + 1), SendId(u64::MAX - 1));
+        let (mut short, mut long) = (self.clone(), self.clone());
+        let Some(message) = short.send_at_once(send, len) else {
+            return true;
+        };
+        let expected = [
+            Action::Message(message),
+            Action::SendComplete {
+                send,
+                result: Ok(()),
+            },
+        ];
+        let sent = long.send(send, len).is_ok() && short.stats != self.stats;
+        let made = expected
+            .iter()
+            .all(|action| long.poll_action().as_ref() == Some(action));
+        sent && made && short.stats == long.stats && short.fingerprint() == long.fingerprint()
+    }
+
     /// A text that is equal for equal states: everything but time and statistics.
     #[must_use]
     pub fn fingerprint(&self) -> alloc::string::String {

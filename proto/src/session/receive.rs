@@ -253,6 +253,11 @@ impl ReceiveSide {
             && self.chunks.iter().all(|chunk| chunk.phase == Phase::Ready)
     }
 
+    /// No large transfer is under way.
+    pub(super) fn is_plain(&self) -> bool {
+        self.transfers.is_empty() && self.chunks.is_empty()
+    }
+
     /// Nothing waits for an answer of the driver.
     pub(super) fn is_settled(&self) -> bool {
         self.chunks.iter().all(|chunk| chunk.phase == Phase::Ready)

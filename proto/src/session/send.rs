@@ -208,6 +208,11 @@ impl SendSide {
         self.queue.is_empty() && self.transfers.is_empty()
     }
 
+    /// Nothing waits, nothing is under way, and the stream goes on.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_empty() && self.end == Ending::Open
+    }
+
     // ---- what arrives
 
     /// The peer does not receive any more: what has not left yet fails.
@@ -279,6 +284,42 @@ impl SendSide {
         ready && permitted
     }
 
+    /// The one message of a small send that need not be queued. Only if [`SendSide::is_plain`] and
+    /// data may be sent.
+    pub(super) fn at_once(
+        &mut self,
+        send: SendId,
+        len: u64,
+        peer: &Peer,
+        stats: &mut Stats,
+    ) -> Option<Content> {
+        let len = u32::try_from(len)
+            .ok()
+            .filter(|len| (1..=peer.payload).contains(len))?;
+        if self.peer_closed || Kind::of(len.into(), peer) == Kind::Large {
+            return None;
+        }
+        self.stalled = false;
+        Some((
+            self.data(len, stats),
+            Some(Body {
+                send,
+                offset: 0,
+                len,
+            }),
+        ))
+    }
+
+    /// The message with the next bytes of the stream.
+    fn data(&mut self, len: u32, stats: &mut Stats) -> Message {
+        let offset = self.offset;
+        self.offset += u64::from(len);
+        stats.data_sent += 1;
+        stats.bytes_sent += u64::from(len);
+        // req: SEED-04 small data travels inside control messages, split if need be
+        Message::Data { offset, len }
+    }
+
     /// The next message with data of the queue. Only after `wants_data`.
     pub(super) fn poll_data(
         &mut self,
@@ -288,7 +329,7 @@ impl SendSide {
     ) -> Option<Content> {
         let entry = self.queue.front_mut()?;
         let (send, len) = (entry.send, entry.len);
-        let content = match entry.kind {
+        let (content, is_over) = match entry.kind {
             Kind::Undecided => return None,
             Kind::Large => {
                 // req: SEED-16 what follows goes on while this is in flight
@@ -298,7 +339,6 @@ impl SendSide {
             }
             Kind::Urgent => {
                 let len = u32::try_from(len).ok()?;
-                entry.sent = entry.len;
                 self.sent_urgent = true;
                 stats.urgent_sent += 1;
                 let body = Body {
@@ -306,16 +346,10 @@ impl SendSide {
                     offset: 0,
                     len,
                 };
-                (
-                    Message::Urgent {
-                        mark: self.offset,
-                        len,
-                    },
-                    Some(body),
-                )
+                let mark = self.offset;
+                ((Message::Urgent { mark, len }, Some(body)), true)
             }
             Kind::Small => {
-                // req: SEED-04 small data travels inside control messages, split if need be
                 let n = peer
                     .payload
                     .min(u32::try_from(len - entry.sent).unwrap_or(u32::MAX));
@@ -324,15 +358,12 @@ impl SendSide {
                     offset: entry.sent,
                     len: n,
                 };
-                let offset = self.offset;
                 entry.sent += u64::from(n);
-                self.offset += u64::from(n);
-                stats.data_sent += 1;
-                stats.bytes_sent += u64::from(n);
-                (Message::Data { offset, len: n }, Some(body))
+                let is_over = entry.sent == entry.len;
+                ((self.data(n, stats), Some(body)), is_over)
             }
         };
-        if entry.sent == entry.len {
+        if is_over {
             self.queue.pop_front();
             effects.push_back(Action::SendComplete {
                 send,

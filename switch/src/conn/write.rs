@@ -9,7 +9,7 @@ use std::io;
 use std::io::IoSlice;
 use std::time::Duration;
 
-use wsd_proto::{Cancel, Failure, ResetReason, SendError, SendId, SendMode};
+use wsd_proto::{Cancel, Failure, Outgoing, ResetReason, SendError, SendId, SendMode};
 
 use super::drive::{Direct, State, size};
 use super::gather::Gather;
@@ -58,10 +58,12 @@ impl State {
         let mut done = 0;
         if self.outbox.is_empty() {
             let id = self.send_id();
-            match self
-                .session
-                .send(id, u64::try_from(len).unwrap_or(u64::MAX))
-            {
+            let length = u64::try_from(len).unwrap_or(u64::MAX);
+            if let Some(message) = self.session.send_at_once(id, length) {
+                self.transmit_direct(socket, id, bytes, &message);
+                return Ok(len);
+            }
+            match self.session.send(id, length) {
                 Ok(()) => done = self.send_now(socket, id, bytes)?,
                 Err(SendError::Full) => {}
                 Err(error) => return Err(error),
@@ -87,6 +89,23 @@ impl State {
             }
         }
         Ok(done)
+    }
+
+    /// Sends the one message of a small send, which is over with that.
+    #[inline]
+    fn transmit_direct(
+        &mut self,
+        socket: &SanSocket,
+        id: SendId,
+        bytes: Gather<'_>,
+        message: &Outgoing,
+    ) {
+        let direct = Direct {
+            id,
+            bytes,
+            result: None,
+        };
+        self.transmit(socket, message, Some(&direct));
     }
 
     /// Whether a small piece that finds no credit joins the outbox rather than to wait for it.

@@ -87,7 +87,7 @@ impl State {
 
     fn perform(&mut self, socket: &SanSocket, action: Action, direct: Option<&mut Direct<'_>>) {
         match action {
-            Action::Message(message) => self.transmit(socket, &message, direct),
+            Action::Message(message) => self.transmit(socket, &message, direct.as_deref()),
             Action::SendComplete { send, result } => match direct {
                 Some(direct) if direct.id == send => direct.result = Some(result),
                 _ => self.complete_send(socket, send, result),
@@ -184,11 +184,11 @@ impl State {
 
     /// Sends one control message. req: SEED-05 SEED-08 SEED-14
     #[inline]
-    fn transmit(
+    pub(in crate::conn) fn transmit(
         &mut self,
         socket: &SanSocket,
         message: &Outgoing,
-        direct: Option<&mut Direct<'_>>,
+        direct: Option<&Direct<'_>>,
     ) {
         if self.keeps && self.pool.is_turn_taken() {
             for _ in 0..self.pool.reap(socket) {
@@ -215,7 +215,7 @@ impl State {
                 };
                 let (offset, len) = (size(body.offset), size(body.len.into()));
                 let room = buffer.get_mut(head..head.checked_add(len)?)?;
-                let copied = match &direct {
+                let copied = match direct {
                     Some(direct) if direct.id == body.send => direct.bytes.copy(offset, room),
                     _ if body.send == GIVEN_BACK => {
                         let bytes = back.get(offset..).unwrap_or_default();
