@@ -317,6 +317,45 @@ fn the_caller_may_tell_of_memory_that_goes() {
 }
 
 #[test]
+fn threads_that_use_one_region_get_no_registration_of_before_it_was_told_of() {
+    const USERS: usize = 8;
+    const ROUNDS: usize = 2000;
+    let rig = &Rig::new(ROOMY);
+    let domain = &rig.cache.domain();
+    // Registrations that were made before this one have ended, or end with their last use.
+    let oldest = &AtomicUsize::new(0);
+    let users = &AtomicUsize::new(USERS);
+    std::thread::scope(|scope| {
+        for _ in 0..USERS {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let least = oldest.load(Ordering::SeqCst);
+                    let first = rig.take(domain, (0x10000, 0x2000), READ);
+                    let part = rig.take(domain, (0x10800, 0x100), READ);
+                    assert!(first.serial >= least && part.serial >= least, "{round}");
+                }
+                users.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        while users.load(Ordering::SeqCst) > 0 {
+            let made = rig.device.made();
+            rig.cache.memory_released(Region {
+                base: 0x10000,
+                len: 0x1000,
+            });
+            oldest.store(made, Ordering::SeqCst);
+            std::thread::yield_now();
+        }
+    });
+    assert!(rig.device.made() > 1, "it was told of in between");
+    rig.cache.memory_released(Region {
+        base: 0x10000,
+        len: 0x2000,
+    });
+    assert_eq!(rig.device.live(), 0);
+}
+
+#[test]
 fn a_caller_who_promises_to_tell_switches_keeping_on() {
     let cache = Cache::<Registered>::new(Options {
         bytes: Some(1 << 20),
