@@ -14,20 +14,17 @@
 mod ends;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ends::{End, check, fill, kernel_pair, to_and_fro, until, upgrade};
+use ends::{End, check, fill, here, kernel_pair, to_and_fro, until, upgrade};
 use wsd_switch::companion::{Companion, Path, Reason, Role};
 
 /// Bound, and connected later.
-fn socket_at(at: SocketAddr) -> TcpStream {
-    let SocketAddr::V4(at) = at else {
-        panic!("{at}")
-    };
+fn socket_at(port: u16) -> TcpStream {
     // SAFETY: takes no pointer.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     assert!(fd >= 0);
@@ -45,7 +42,7 @@ fn socket_at(at: SocketAddr) -> TcpStream {
         )
     };
     assert_eq!(set, 0);
-    let name = name(at.port());
+    let name = name(port);
     let len = size_of_val(&name) as libc::socklen_t;
     // SAFETY: an address of this frame, as long as it is said to be.
     let bound = unsafe { libc::bind(fd, (&raw const name).cast(), len) };
@@ -58,7 +55,7 @@ fn name(port: u16) -> libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: port.to_be(),
         sin_addr: libc::in_addr {
-            s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be(),
+            s_addr: u32::from(*here().ip()).to_be(),
         },
         sin_zero: [0; 8],
     }
@@ -76,15 +73,11 @@ fn connect(socket: &TcpStream, to: u16) -> i32 {
     }
 }
 
-fn local() -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, 0).into()
-}
-
 #[test]
 fn connections_that_take_each_others_ports_are_not_mistaken_for_each_other() {
-    let listener = TcpListener::bind(local()).unwrap();
+    let listener = TcpListener::bind(here()).unwrap();
     let server = listener.local_addr().unwrap().port();
-    let client = socket_at(local()).local_addr().unwrap();
+    let client = socket_at(0).local_addr().unwrap().port();
     for round in 0..10 {
         let mut tcp = None;
         until("the ports are free again", || {
@@ -127,8 +120,8 @@ fn connections_that_take_each_others_ports_are_not_mistaken_for_each_other() {
 /// Both ends are talking to it, not to each other; their addresses do not fit.
 #[test]
 fn a_proxy_between_two_switches_gets_every_byte_and_nothing_else() {
-    let proxy = TcpListener::bind(local()).unwrap();
-    let behind = TcpListener::bind(local()).unwrap();
+    let proxy = TcpListener::bind(here()).unwrap();
+    let behind = TcpListener::bind(here()).unwrap();
     let one = End::new(
         TcpStream::connect(proxy.local_addr().unwrap()).unwrap(),
         Role::Connected,
@@ -180,7 +173,7 @@ fn a_connection_that_both_ends_have_opened_stays_with_the_kernel() {
 
 #[test]
 fn a_connection_with_itself_keeps_its_bytes() {
-    let tcp = socket_at(local());
+    let tcp = socket_at(0);
     assert_eq!(connect(&tcp, tcp.local_addr().unwrap().port()), 0);
     let end = End::new(tcp, Role::Connected);
     let (mut bytes, mut room) = ([0; 1000], [0; 1000]);

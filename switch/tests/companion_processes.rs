@@ -19,7 +19,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ends::{DOUBTFUL, End, check, fill, until};
+use ends::{DOUBTFUL, End, check, fill, here, until};
 use wsd_switch::companion::{Companion, Path, Reason, Role};
 
 const PLAY: &str = "WSD_TEST_PLAY";
@@ -59,7 +59,7 @@ fn other(play: &str, extra: &[(&str, &str)]) -> (End, Other) {
 
 /// The process, and the connection that it has made to this one.
 fn connected(play: &str, extra: &[(&str, &str)]) -> (TcpStream, Other) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let listener = TcpListener::bind(here()).unwrap();
     let child = begun(play, listener.local_addr().unwrap().to_string(), extra);
     (listener.accept().unwrap().0, child)
 }
@@ -70,7 +70,7 @@ fn worker(play: &str, extra: &[(&str, &str)]) -> (SocketAddr, Other) {
     let mut port = [0; 2];
     told.read_exact(&mut port).unwrap();
     let port = u16::from_be_bytes(port);
-    (SocketAddr::from(([127, 0, 0, 1], port)), child)
+    (SocketAddr::from((*here().ip(), port)), child)
 }
 
 fn begun(play: &str, at: String, extra: &[(&str, &str)]) -> Other {
@@ -128,7 +128,7 @@ fn the_other_process() {
     };
     let at = std::env::var(AT).unwrap();
     if play.starts_with("worker") {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let listener = TcpListener::bind(here()).unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut told = TcpStream::connect(&at).unwrap();
         told.write_all(&port.to_be_bytes()).unwrap();
@@ -578,7 +578,7 @@ mod versions {
 
     #[test]
     fn clients_of_another_version_stay_on_tcp_and_are_not_asked_again() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let listener = TcpListener::bind(here()).unwrap();
         let at = listener.local_addr().unwrap().to_string();
         let _client = begun("tell why again and again", at, LATER);
         stay_on_tcp_and_ask_seldom(|| End::new(listener.accept().unwrap().0, Role::Accepted));

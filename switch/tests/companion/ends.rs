@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,9 +116,19 @@ impl Drop for End {
     }
 }
 
+/// Where the tests listen, at any port: `WSD_TEST_ADDRESS`, or the loopback. RDMA devices do not serve
+/// the loopback.
+pub(crate) fn here() -> SocketAddrV4 {
+    let address = std::env::var("WSD_TEST_ADDRESS").map_or(Ipv4Addr::LOCALHOST, |named| {
+        let address = named.parse();
+        address.expect("WSD_TEST_ADDRESS is an address of IPv4")
+    });
+    SocketAddrV4::new(address, 0)
+}
+
 /// A kernel connection: the connected and the accepted end, without companions.
 pub(crate) fn kernel_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = TcpListener::bind(here()).unwrap();
     let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let two = listener.accept().unwrap().0;
     (one, two)
