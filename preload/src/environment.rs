@@ -53,6 +53,18 @@ pub(crate) fn remember() {
     });
 }
 
+/// The value of a setting of ours as it was when the library was loaded; null if it had none.
+pub(crate) fn setting(name: &CStr) -> *mut c_char {
+    let name = name.to_bytes();
+    let kept = KEPT.get().filter(|_| name.starts_with(OURS));
+    let mut settings = kept.into_iter().flat_map(|kept| &kept.settings);
+    let found = settings.find_map(|setting| {
+        let value = setting.to_bytes().strip_prefix(name)?.strip_prefix(b"=")?;
+        Some(value.as_ptr())
+    });
+    found.map_or(core::ptr::null_mut(), |value| value.cast_mut().cast())
+}
+
 fn settings(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<CString> {
     all.filter(|(name, _)| name.as_bytes().starts_with(OURS))
         .filter_map(|(name, value)| {

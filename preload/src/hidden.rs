@@ -1,16 +1,17 @@
 //! Functions of libc that only our own code finds here.
 //!
 //! The switch and the provider are part of this library, so their calls bind to the functions below;
-//! the program's do not, for the names are hidden. Owns two promises: descriptors that our code
+//! the program's do not, for the names are hidden. Owns three promises: descriptors that our code
 //! makes sit out of the way of the program's, which relies on getting the lowest free number, and
-//! may select only below 1024; and our threads take none of the program's signals.
+//! may select only below 1024; our threads take none of the program's signals; and our settings are those that the
+//! program was started with, also when it has given up its environment.
 
-use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 
 use libc::{mode_t, pthread_attr_t, pthread_t, sigset_t};
 
-use crate::{export, file, guard, real, table};
+use crate::{environment, export, file, guard, real, table};
 
 // Of a symbol's visibilities the strictest wins, so a mention as hidden is enough; and what the
 // provider exports when it is a library of its own stays inside, too.
@@ -18,7 +19,7 @@ use crate::{export, file, guard, real, table};
 core::arch::global_asm!(
     ".pushsection .data.rel.ro.wsd_hidden,\"aw\"",
     ".p2align 3",
-    ".irp name, eventfd, memfd_create, timerfd_create, socketpair, open64, pthread_create",
+    ".irp name, eventfd, memfd_create, timerfd_create, socketpair, open64, pthread_create, getenv",
     ".hidden \\name",
     ".quad \\name",
     ".endr",
@@ -115,6 +116,17 @@ export! {
             drop(unsafe { Box::from_raw(work) });
         }
         made
+    }
+
+    /// Only for our own code. Ours are remembered: nginx, for one, starts its workers without.
+    fn getenv(name: *const c_char) -> *mut c_char {
+        // SAFETY: the caller's argument.
+        let found = unsafe { real::getenv(name) };
+        if !found.is_null() {
+            return found;
+        }
+        // SAFETY: the caller's argument, a string.
+        environment::setting(unsafe { CStr::from_ptr(name) })
     }
 }
 

@@ -147,6 +147,37 @@ fn liburing_is_denied_rings_as_by_a_kernel_without_them() {
     assert_eq!(text(&granted.output().unwrap()), denied);
 }
 
+/// As nginx does with its workers.
+#[test]
+fn a_program_that_gives_up_its_environment_keeps_the_librarys_settings() {
+    let source = format!(
+        "#include \"{}/tests/programs/pair.h\"\n{}",
+        env!("CARGO_MANIFEST_DIR"),
+        r#"
+        #include <stdlib.h>
+        int main(void)
+        {
+            clearenv();
+            end_pair(warm_pair());
+            return 0;
+        }"#
+    );
+    let program = compiled("clears", &source);
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clears.log");
+    let said = |settings: &[(&str, &str)]| {
+        drop(fs::remove_file(&log));
+        let mut command = with_library(&program);
+        command.env("WSD_LOG", &log).envs(settings.iter().copied());
+        assert_eq!(text(&command.output().unwrap()), "");
+        fs::read_to_string(&log).unwrap_or_default()
+    };
+    let eager = said(&[("WSD_EAGER", "1")]);
+    assert_eq!(eager.matches("upgrades=1").count(), 2, "{eager}");
+    assert_eq!(said(&[("WSD_EAGER", "1"), ("WSD_SWITCH", "off")]), "");
+    let ruled = said(&[("WSD_RULE", "use tcp to 127.0.0.1")]);
+    assert_eq!(ruled.matches("reason=rule").count(), 2, "{ruled}");
+}
+
 #[test]
 fn handlers_of_fork_run_once_and_in_their_order() {
     let source = r#"
