@@ -1,9 +1,10 @@
 //! Functions of libc that only our own code finds here.
 //!
 //! The switch and the provider are part of this library, so their calls bind to the functions below;
-//! the program's do not, for the names are hidden. Owns three promises: descriptors that our code
+//! the program's do not, for the names are hidden. Owns four promises: descriptors that our code
 //! makes sit out of the way of the program's, which relies on getting the lowest free number, and
-//! may select only below 1024; our threads take none of the program's signals; and our settings are those that the
+//! may select only below 1024; what our code has left for the end of a thread of the program's may
+//! close them; our threads take none of the program's signals; and our settings are those that the
 //! program was started with, also when it has given up its environment.
 
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -20,6 +21,10 @@ core::arch::global_asm!(
     ".pushsection .data.rel.ro.wsd_hidden,\"aw\"",
     ".p2align 3",
     ".irp name, eventfd, memfd_create, timerfd_create, socketpair, open64, pthread_create, getenv",
+    ".hidden \\name",
+    ".quad \\name",
+    ".endr",
+    ".irp name, __cxa_thread_atexit_impl",
     ".hidden \\name",
     ".quad \\name",
     ".endr",
@@ -128,6 +133,37 @@ export! {
         // SAFETY: the caller's argument, a string.
         environment::setting(unsafe { CStr::from_ptr(name) })
     }
+
+    /// Only for our own code: what it does at the end of a thread, it does as our code.
+    fn __cxa_thread_atexit_impl(last: Last, object: *mut c_void, library: *mut c_void) -> c_int {
+        let work = Box::into_raw(Box::new(LastWork { last, object }));
+        // SAFETY: `at_the_end` takes the box, once; `library` keeps it loaded until then.
+        let noted = unsafe {
+            real::__cxa_thread_atexit_impl(at_the_end, work.cast(), library)
+        };
+        if noted != 0 {
+            // SAFETY: nothing was noted, so the box is still ours.
+            drop(unsafe { Box::from_raw(work) });
+        }
+        noted
+    }
+}
+
+/// A function that is called at the end of a thread.
+pub(crate) type Last = unsafe extern "C-unwind" fn(*mut c_void);
+
+/// What is to be done at the end of a thread.
+struct LastWork {
+    last: Last,
+    object: *mut c_void,
+}
+
+unsafe extern "C-unwind" fn at_the_end(work: *mut c_void) {
+    // SAFETY: `__cxa_thread_atexit_impl` above made the box and gave it to this call alone.
+    let work = unsafe { Box::from_raw(work.cast::<LastWork>()) };
+    let _inside = guard::enter();
+    // SAFETY: what the caller wanted to be called, with its argument.
+    unsafe { (work.last)(work.object) };
 }
 
 /// What a thread of ours is to do.

@@ -20,6 +20,7 @@ use libc::{
 };
 
 use crate::guard;
+use crate::hidden::Last;
 use crate::raw::{direct, set_errno};
 
 /// Looks up the function after ours; none if there is none, or if this thread is at it already.
@@ -417,6 +418,8 @@ real! {
     // What only our own code calls through us, see `hidden`.
     fn getenv(name: *const c_char) -> *mut c_char
         = { let _ = name; ptr::null_mut() };
+    fn __cxa_thread_atexit_impl(last: Last, object: *mut c_void, library: *mut c_void) -> c_int
+        = { let _ = (last, object, library); missing() };
     fn eventfd(value: c_uint, flags: c_int) -> c_int
         = Answer::answer(direct!(libc::SYS_eventfd2, value, flags));
     fn memfd_create(name: *const c_char, flags: c_uint) -> c_int

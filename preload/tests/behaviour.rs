@@ -302,6 +302,7 @@ programs! {
     standard
     streams
     threads
+    threadsend
     timeouts
     unread
     upgrades
