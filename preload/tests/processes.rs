@@ -122,6 +122,8 @@ fn rings_are_denied_unless_a_rule_grants_them() {
     assert_eq!(granted("io_uring allow program ring"), plain);
     assert_eq!(granted("io_uring allow program other"), denied);
     assert_eq!(granted("io_uring allow; this is no rule"), denied);
+    let off = with_library(&program).env("WSD_SWITCH", "off").output();
+    assert_eq!(text(&off.unwrap()), plain);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use core::ffi::c_int;
 
 use libc::{epoll_event, sigset_t, timespec};
+use wsd_switch::companion::is_off;
 
 use crate::clock::Time;
 use crate::log::Border;
@@ -15,7 +16,7 @@ fn created(fd: c_int) -> c_int {
     if guard::inside() {
         return hidden::adopt(fd);
     }
-    if fd >= 0 {
+    if fd >= 0 && !is_off() {
         let _border = Border;
         sets::created(fd);
     }

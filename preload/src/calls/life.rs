@@ -2,13 +2,13 @@
 //!
 //! Owns which sockets come into the table at all: TCP ones, when connect() or accept() makes a
 //! connection of them. Invariant: what the program gets is the kernel's answer, unchanged, and
-//! nothing here waits but the kernel's own call.
+//! nothing here waits but the kernel's own call. With `WSD_SWITCH=off` nothing comes into the table.
 
 use core::ffi::{c_int, c_uint};
 use std::os::fd::BorrowedFd;
 
 use libc::{sockaddr, socklen_t};
-use wsd_switch::companion::{Companion, Role, all};
+use wsd_switch::companion::{Companion, Role, all, is_off};
 
 use crate::log::Border;
 use crate::raw::{errno, fail, keeping_errno, set_errno};
@@ -117,6 +117,9 @@ export! {
         }
         if guard::inside() {
             return hidden::adopt(fd);
+        }
+        if is_off() {
+            return fd;
         }
         forget_stale(fd);
         if asks_for_tcp(domain, kind, protocol) {
@@ -263,6 +266,9 @@ fn accepted(listener: c_int, fd: c_int) -> c_int {
     if guard::inside() {
         return hidden::adopt(fd);
     }
+    if is_off() {
+        return fd;
+    }
     if is_stream(listener) {
         keeping_errno(|| made(fd, Role::Accepted));
     } else {
@@ -284,7 +290,7 @@ fn family(address: *const sockaddr, length: socklen_t) -> c_int {
 /// What became of a connect() that the kernel has answered.
 fn connected(fd: c_int, answer: c_int, family: impl Fn() -> c_int) {
     let mark = table::mark(fd);
-    if matches!(mark, Mark::Other | Mark::Private) || guard::our_thread() {
+    if matches!(mark, Mark::Other | Mark::Private) || is_off() || guard::our_thread() {
         return;
     }
     // A call that a signal interrupts goes on, as one of a non-blocking socket does.

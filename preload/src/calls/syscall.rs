@@ -11,7 +11,7 @@ use core::ptr::with_exposed_provenance as read_at;
 use core::ptr::with_exposed_provenance_mut as write_at;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use wsd_switch::companion::{Reason, rules};
+use wsd_switch::companion::{Reason, is_off, rules};
 
 use super::process::{self, hand_over_those};
 use super::{data, dup, epoll, exec, files, info, life, message, poll, select};
@@ -355,9 +355,12 @@ pub(super) fn has_rings() -> bool {
     RINGS.load(Ordering::Relaxed)
 }
 
-/// Makes a ring if a rule grants it; `denied` is the answer otherwise. What goes through a ring is
-/// the kernel's alone, so all connections are from then on.
+/// Makes a ring if a rule grants it, or if there is nothing that it could go past; `denied` is the
+/// answer otherwise. What goes through a ring is the kernel's alone, so all connections are from then on.
 fn ring(denied: impl FnOnce() -> c_int, make: impl FnOnce() -> c_int) -> c_int {
+    if is_off() {
+        return make();
+    }
     if !rules::active().grants_io_uring() {
         return denied();
     }

@@ -58,15 +58,13 @@ const NEWS: usize = 32;
 /// Waits. `plain` is the program's own call.
 #[inline]
 pub(crate) fn wait(wait: Wait<'_>, plain: impl FnOnce() -> c_int) -> c_int {
-    let Some(set) = super::get(wait.set) else {
-        return plain();
-    };
-    let Ok(room) = usize::try_from(wait.room) else {
-        return plain();
-    };
+    let room = usize::try_from(wait.room).unwrap_or(0);
     if room == 0 || wait.events.is_null() || !table::was_used() {
         return plain();
     }
+    let Some(set) = super::get(wait.set) else {
+        return plain();
+    };
     // SAFETY: the program says that there is room for so many events.
     let out = unsafe {
         core::slice::from_raw_parts_mut(wait.events.cast::<MaybeUninit<epoll_event>>(), room)

@@ -72,7 +72,7 @@ use crate::conn::Connection;
 pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
-pub use registry::{Snapshot, Totals, all, totals};
+pub use registry::{Snapshot, Totals, all, is_off, totals};
 pub use waiting::{
     Armed, Chore, Herald, Next, Sleeper, Watcher, kick, lower_own_wake_up, own_wake_up, serve,
     set_herald, spin_time,
@@ -150,7 +150,7 @@ impl Companion {
     /// rule wants the upgrade at once.
     #[must_use]
     pub fn new(fd: BorrowedFd<'_>, role: Role) -> Option<Arc<Companion>> {
-        if registry::is_off() || fork::is_orphaned() {
+        if is_off() || fork::is_orphaned() {
             return None;
         }
         let prospect = rules::active().prospect(role);

@@ -175,8 +175,8 @@ pub fn totals() -> Totals {
     totals
 }
 
-/// `WSD_SWITCH=off`.
-pub(super) fn is_off() -> bool {
+/// Whether there are no companions in this process: `WSD_SWITCH=off`.
+pub fn is_off() -> bool {
     static OFF: OnceLock<bool> = OnceLock::new();
     *OFF.get_or_init(|| {
         std::env::var("WSD_SWITCH").is_ok_and(|value| value.eq_ignore_ascii_case("off"))
