@@ -269,6 +269,7 @@ programs! {
     cancelled
     clothed
     commands
+    crossing
     daemonic
     duplicates
     elsewhere
@@ -286,6 +287,7 @@ programs! {
     inherited
     interrupted
     jump
+    killed
     leaving
     linger
     lingering

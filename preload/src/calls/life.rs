@@ -41,12 +41,13 @@ pub(super) fn ended(taken: Option<Taken>, fd: c_int) {
 
 /// The line of the log that sums a connection up.
 fn last_word(companion: &Companion) {
-    if log::is_on() {
+    if log::is_on()
+        && let Some(summary) = companion.last_summary()
+    {
         log::line(&format!(
-            "end pid={} program={} {}",
+            "end pid={} program={} {summary}",
             std::process::id(),
             log::program(),
-            companion.summary()
         ));
     }
 }

@@ -126,6 +126,8 @@ pub struct Companion {
     watcher: OnceLock<Arc<dyn Watcher>>,
     /// A waiter has looked and is to be told of what it does not see.
     observed: AtomicBool,
+    /// Its end was told in the log.
+    summed_up: AtomicBool,
     /// The herald is to be asked before the SAN is sought.
     announced: AtomicBool,
     /// Where others see it.
@@ -189,6 +191,7 @@ impl Companion {
             me: me.clone(),
             watcher: OnceLock::new(),
             observed: AtomicBool::new(false),
+            summed_up: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             shown: Shown::new(role, number),
             slot,

@@ -65,9 +65,15 @@ impl Companion {
         }
     }
 
-    /// What there is to tell about it at its end, in one line.
+    /// What there is to tell about it at its end, in one line, to the first who asks: when the
+    /// application has closed it, it may still be here to deliver the rest.
     #[must_use]
-    pub fn summary(&self) -> String {
+    pub fn last_summary(&self) -> Option<String> {
+        let is_first = !self.summed_up.swap(true, Ordering::Relaxed);
+        is_first.then(|| self.summary())
+    }
+
+    fn summary(&self) -> String {
         let Snapshot {
             role,
             reason,
