@@ -180,6 +180,56 @@ fn a_program_that_gives_up_its_environment_keeps_the_librarys_settings() {
     assert_eq!(ruled.matches("reason=rule").count(), 2, "{ruled}");
 }
 
+/// The memory has room for many connections, most of which never comes to exist.
+#[test]
+fn what_is_told_of_connections_takes_no_more_memory_after_a_fork() {
+    let source = format!(
+        "#include \"{}/tests/programs/pair.h\"\n{}",
+        env!("CARGO_MANIFEST_DIR"),
+        r#"
+        #include <dirent.h>
+        #include <stdlib.h>
+        #include <sys/stat.h>
+        #include <sys/wait.h>
+        static void told(void)
+        {
+            DIR *all = opendir("/proc/self/fd");
+            struct dirent *one;
+            char name[300], target[100];
+            while ((one = readdir(all))) {
+                struct stat about;
+                snprintf(name, sizeof name, "/proc/self/fd/%s", one->d_name);
+                ssize_t length = readlink(name, target, sizeof target - 1);
+                target[length < 0 ? 0 : length] = 0;
+                if (strstr(target, "wsdirect-observe") && stat(name, &about) == 0)
+                    printf("%ld\n", (long)about.st_blocks);
+            }
+            closedir(all);
+            fflush(stdout);
+        }
+        int main(void)
+        {
+            struct pair first = make_pair();
+            pid_t pid = fork();
+            if (pid == 0) {
+                struct pair second = make_pair();
+                told();
+                end_pair(second);
+                return 0;
+            }
+            CHECK(waitpid(pid, NULL, 0) == pid);
+            told();
+            end_pair(first);
+            return 0;
+        }"#
+    );
+    let output = text(&with_library(compiled("blocks", &source)).output().unwrap());
+    let blocks: Vec<u64> = output.lines().map(|line| line.parse().unwrap()).collect();
+    // A head and a page or two of slots, in each process; all of it would be more than 30,000.
+    assert_eq!(blocks.len(), 2, "{output}");
+    assert!(blocks.iter().all(|count| *count < 500), "{output}");
+}
+
 #[test]
 fn handlers_of_fork_run_once_and_in_their_order() {
     let source = r#"

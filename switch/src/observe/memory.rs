@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
@@ -140,7 +141,7 @@ impl Memory {
                 Err(error) => tracing::debug!(%error, "connections cannot be observed"),
             },
             Some(segment) if segment.private => {
-                if let Err(error) = segment.renew() {
+                if let Err(error) = segment.renew(self.used) {
                     tracing::debug!(%error, "connections cannot be observed after a fork");
                 }
             }
@@ -182,14 +183,20 @@ impl Segment {
         self.private = true;
     }
 
-    /// In a child: what it has goes on in memory of its own.
-    fn renew(&mut self) -> io::Result<()> {
+    /// In a child: what it has goes on in memory of its own. Slots that nobody has used are not even
+    /// looked at: that would make pages of them, in the parent's memory, too.
+    fn renew(&mut self, used: usize) -> io::Result<()> {
         let file = file()?;
         describe(self.words);
         // SAFETY: the mapping is LEN bytes long. The kernel reads it as anybody else does who has
         // mapped it: a counter that changes meanwhile is told again by its next change.
         let bytes = unsafe { slice::from_raw_parts(self.base().cast::<u8>(), LEN) };
-        write_sparsely(&file, bytes)?;
+        let slots = layout::HEAD_LEN + used * layout::SLOT_LEN;
+        write_sparsely(&file, bytes, 0..slots)?;
+        let traced = self.words.get(head::RING_HEAD);
+        if traced.is_some_and(|head| head.load(Ordering::Relaxed) != 0) {
+            write_sparsely(&file, bytes, layout::RING_AT..LEN)?;
+        }
         map(
             self.base(),
             libc::MAP_SHARED | libc::MAP_FIXED,
@@ -220,20 +227,20 @@ impl Segment {
     }
 }
 
-/// Writes the pages that are not empty; the others need not exist.
-fn write_sparsely(file: &File, bytes: &[u8]) -> io::Result<()> {
+/// Writes the pages of a part that are not empty; the others need not exist.
+fn write_sparsely(file: &File, bytes: &[u8], part: Range<usize>) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    let used = HEADS.max(layout::HEAD_LEN);
-    for (number, page) in bytes.chunks(used).enumerate() {
+    for at in part.clone().step_by(PAGE) {
+        let page = bytes.get(at..part.end.min(at + PAGE)).unwrap_or_default();
         if page.iter().any(|byte| *byte != 0) {
-            file.write_all_at(page, (number * used) as u64)?;
+            file.write_all_at(page, at as u64)?;
         }
     }
     Ok(())
 }
 
 /// Bytes that are looked at together.
-const HEADS: usize = 4096;
+const PAGE: usize = 4096;
 
 fn identity(file: &File) -> io::Result<(u64, u64)> {
     let about = file.metadata()?;
