@@ -25,13 +25,22 @@ pub(crate) struct Event {
 static EVENTS: Mutex<BTreeMap<RawFd, Arc<OwnedFd>>> = Mutex::new(BTreeMap::new());
 
 /// Events that were given back. They stay open for the next user: a provider that signals late
-/// only wakes somebody who looks and finds nothing, and never writes to another's descriptor.
-static SPARE: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+/// only wakes somebody who looks and finds nothing.
+static SPARE: Spare = Spare::new();
 
-impl Event {
-    /// An event that was given back, or a new one; not signalled.
-    pub(crate) fn spare() -> io::Result<Event> {
-        let spare = SPARE.lock().pop();
+#[derive(Debug)]
+struct Spare(Mutex<Vec<Event>>);
+
+impl Spare {
+    /// So many stay open; of many connections at once the descriptors are not kept.
+    const MOST: usize = 8;
+
+    const fn new() -> Spare {
+        Spare(Mutex::new(Vec::new()))
+    }
+
+    fn take(&self) -> io::Result<Event> {
+        let spare = self.0.lock().pop();
         match spare {
             Some(event) => {
                 event.reset();
@@ -41,9 +50,24 @@ impl Event {
         }
     }
 
-    /// Keeps the event for the next user. Whoever knows its number may still signal it.
+    fn give_back(&self, event: Event) {
+        let mut spare = self.0.lock();
+        if spare.len() < Spare::MOST {
+            spare.push(event);
+        }
+    }
+}
+
+impl Event {
+    /// An event that was given back, or a new one; not signalled.
+    pub(crate) fn spare() -> io::Result<Event> {
+        SPARE.take()
+    }
+
+    /// Keeps the event for the next user, unless there are enough. Whoever knows its number may still
+    /// signal it, and finds none then.
     pub(crate) fn give_back(self) {
-        SPARE.lock().push(self);
+        SPARE.give_back(self);
     }
 
     /// A new event, not signalled.
@@ -169,17 +193,28 @@ mod tests {
 
     #[test]
     fn an_event_that_was_given_back_stays_open_and_is_used_again_unsignalled() {
-        let event = Event::spare().unwrap();
+        let spare = Spare::new();
+        let event = spare.take().unwrap();
         let number = event.number();
         event.set();
-        event.give_back();
+        spare.give_back(event);
         assert!(set_event(number));
-        let again: Vec<Event> = (0..8).map(|_| Event::spare().unwrap()).collect();
+        let again: Vec<Event> = (0..8).map(|_| spare.take().unwrap()).collect();
+        assert_eq!(again.first().map(Event::number), Some(number));
         let now = deadline_after(Duration::ZERO);
         for event in &again {
             let mut fds = [PollFd::readable(event.as_fd())];
             assert_eq!(wait(&mut fds, now).unwrap(), 0);
         }
+    }
+
+    #[test]
+    fn of_many_events_that_were_given_back_a_few_stay_open() {
+        let spare = Spare::new();
+        for event in [(); 4 * Spare::MOST].map(|()| Event::new().unwrap()) {
+            spare.give_back(event);
+        }
+        assert_eq!(spare.0.lock().len(), Spare::MOST);
     }
 
     #[test]
