@@ -81,7 +81,8 @@ def iperf(run, taken, name, *options):
     server = run.server("iperf3", "-s", "-p", port, "--one-off", "--forceflush", port=port)
     report = json.loads(run.client("iperf3", "-c", HOST, "-p", port, "-t", 2, "-J", *options))
     run.wait_for(lambda: server.poll() is not None, "the server of iperf3 does not end")
-    taken(**{name: report["end"]["sum_received"]["bits_per_second"] / 8e6})
+    sums = [report["end"].get(way, {"bits_per_second": 0}) for way in ("sum_received", "sum_received_bidir_reverse")]
+    taken(**{name: sum(way["bits_per_second"] for way in sums) / 8e6})
 
 
 @load(["iperf3"], one=Figure("iperf3, one stream", "MB/s", target=3))
@@ -97,6 +98,11 @@ def iperf3_four(run, taken):
 @load(["iperf3"], reverse=Figure("iperf3 -R", "MB/s", target=3))
 def iperf3_reverse(run, taken):
     iperf(run, taken, "reverse", "-R")
+
+
+@load(["iperf3"], both=Figure("iperf3 --bidir, both ways together", "MB/s", target=3))
+def iperf3_both(run, taken):
+    iperf(run, taken, "both", "--bidir")
 
 
 # ---------------------------------------------------------------- redis
@@ -250,6 +256,155 @@ def node(run, taken):
     rate, p50 = wrk(run, port, "small")
     taken(small=rate, small_p50=p50)
     download(run, taken, port)
+    run.stop(server)
+
+
+# ---------------------------------------------------------------- small servers of many shapes
+
+# Turns of one kilobyte for a while, and then much both ways, which come back; says how many in a
+# second, and how many megabytes of the echo.
+TURNS = '''
+import socket, ssl, sys, threading, time
+stream = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+length, secret = int(sys.argv[2]), sys.argv[3:] == ["tls"]
+if secret:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    stream = context.wrap_socket(stream)
+room = memoryview(bytearray(1 << 18))
+def take(count):
+    while count:
+        got = stream.recv_into(room[:min(count, len(room))])
+        assert got
+        count -= got
+question = bytes(1000)
+begin, turns = time.perf_counter(), 0
+while time.perf_counter() < begin + 0.8:
+    stream.sendall(question)
+    take(len(question))
+    turns += 1
+rate = turns / (time.perf_counter() - begin)
+piece = bytes(1 << 16)
+def write():
+    for _ in range(length >> 16):
+        stream.sendall(piece)
+begin = time.perf_counter()
+if secret:
+    # One thread has a TLS connection at a time.
+    for _ in range(length >> 16):
+        stream.sendall(piece)
+        take(len(piece))
+else:
+    thread = threading.Thread(target=write)
+    thread.start()
+    take(length >> 16 << 16)
+    thread.join()
+print(rate, length / 1e6 / (time.perf_counter() - begin))
+'''
+
+
+def echoes(run, taken, server, port, length, *more):
+    script = cases.script(run, "turns.py", TURNS)
+    turns, bulk = map(float, run.client(sys.executable, script, port, length, *more).split())
+    taken(turns=turns, bulk=bulk)
+    run.stop(server)
+
+
+def echo_server(run, mixin):
+    port = free_port()
+    script = cases.script(run, "echo.py", cases.ECHO.format(mixin=mixin))
+    # What counts is what the client says of its connection.
+    return run.server(sys.executable, script, port, port=port, aside=True), port
+
+
+@load([], turns=Figure("socketserver, threads, 1 kB to and fro", "turns/s"),
+      bulk=Figure("socketserver, threads, echo of 400 MB", "MB/s"))
+def socketserver_threads(run, taken):
+    server, port = echo_server(run, "ThreadingMixIn")
+    echoes(run, taken, server, port, 400_000_000)
+
+
+@load([], turns=Figure("socketserver, processes, 1 kB to and fro", "turns/s"),
+      bulk=Figure("socketserver, processes, echo of 400 MB", "MB/s"))
+def socketserver_forks(run, taken):
+    server, port = echo_server(run, "ForkingMixIn")
+    echoes(run, taken, server, port, 400_000_000)
+
+
+@load(["openssl"], turns=Figure("asyncio and TLS, 1 kB to and fro", "turns/s"),
+      bulk=Figure("asyncio and TLS, echo of 100 MB", "MB/s"))
+def asyncio_tls(run, taken):
+    port = free_port()
+    server = run.server(sys.executable, cases.script(run, "tls.py", cases.TLS), port, cases.certificate(run),
+                        port=port, aside=True)
+    echoes(run, taken, server, port, 100_000_000, "tls")
+
+
+def timed(run, length, *command, **more):
+    """Megabytes a second of a program from its start to its end."""
+    begin = time.monotonic()
+    run.client(*command, **more)
+    return length / 1e6 / (time.monotonic() - begin)
+
+
+@load(["socat"], rate=Figure("socat, a file of 1.5 GB", "MB/s"))
+def socat(run, taken):
+    port, length, source = free_port(), 1_500_000_000, run.folder / "source"
+    # A hole: the pages of a file that is read again and again are in memory, too.
+    with source.open("wb") as file:
+        file.truncate(length)
+    server = run.server("socat", "-u", "-b", "65536", f"TCP-LISTEN:{port},bind={HOST},reuseaddr",
+                        "OPEN:/dev/null", port=port, aside=True)
+    rate = timed(run, length, "socat", "-u", "-b", "65536", f"OPEN:{source}", f"TCP:{HOST}:{port}")
+    run.wait_for(lambda: server.poll() is not None, "the receiving socat does not end")
+    taken(rate=rate)
+
+
+@load(["sshd", "ssh", "scp", "ssh-keygen"], copy=Figure("scp, 300 MB", "MB/s"),
+      session=Figure("ssh, a session with one command", "ms", more=False))
+def scp(run, taken):
+    server, port, options, user = cases.ssh_server(run)
+    begin = time.monotonic()
+    for _ in range(3):
+        run.client("ssh", "-p", port, *options, f"{user}@{HOST}", "true")
+    taken(session=1000 * (time.monotonic() - begin) / 3)
+    length, source = 300_000_000, run.folder / "source"
+    source.write_bytes(cases.noise(length, "scp"))
+    taken(copy=timed(run, length, "scp", "-q", "-P", port, *options, source, f"{user}@{HOST}:/dev/null"))
+    run.stop(server)
+
+
+# A connection for each question; the program that answers one is started for it.
+MANY = '''
+import socket, sys, time
+begin, count = time.perf_counter(), 0
+while time.perf_counter() < begin + 1.2:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as stream:
+        stream.sendall(b"question")
+        stream.shutdown(socket.SHUT_WR)
+        assert stream.recv(100) == b"question"
+        assert stream.recv(100) == b""
+    count += 1
+print(count / (time.perf_counter() - begin))
+'''
+
+
+@load(["socat"], rate=Figure("inetd, a program for each connection", "conn/s"),
+      bulk=Figure("inetd, 1 GB to one program", "MB/s"))
+def inetd(run, taken):
+    port, length, source = free_port(), 1_000_000_000, run.folder / "source"
+    server = run.server("socat", f"TCP-LISTEN:{port},bind={HOST},reuseaddr,fork,backlog=64", "EXEC:cat,nofork",
+                        port=port, aside=True)
+    taken(rate=float(run.client(sys.executable, cases.script(run, "many.py", MANY), port)))
+    run.stop(server)
+    with source.open("wb") as file:
+        file.truncate(length)
+    port = free_port()
+    server = run.server("socat", f"TCP-LISTEN:{port},bind={HOST},reuseaddr,fork",
+                        "EXEC:wc -c,nofork", port=port, aside=True)
+    taken(bulk=timed(run, length, "socat", "-t", 30, "-b", "65536", f"STDIO!!OPEN:/dev/null,wronly",
+                     f"TCP:{HOST}:{port}", stdin=source.open("rb")))
     run.stop(server)
 
 

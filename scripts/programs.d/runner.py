@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -14,6 +15,10 @@ LIMIT = 60
 SHARE = 0.9
 # Most CPU of an idle server.
 IDLE = 0.01
+# Descriptors that the library keeps for itself in a process without connections: its page for
+# `wsdirect ss`, what its thread and the provider sleep on, and a few events of connections before.
+# There are three more for each poll set, and one for each thread of the program that has waited.
+HELPERS = 20
 FIELD = re.compile(r"(\w+)=(\S+)")
 
 
@@ -96,6 +101,34 @@ def cpu_time(pid):
     return total
 
 
+def held(pid):
+    """What a process and its children hold: descriptors by kind, those that the library keeps out of
+    the program's way, threads, and how many processes there are. `None`: they are changing just now."""
+    low, high, threads, processes = {}, 0, 0, 0
+    # Where the library's own descriptors begin, and no program here gets.
+    private = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1024) * 3 // 4
+    for one in [pid, *children(pid)]:
+        place = pathlib.Path(f"/proc/{one}")
+        try:
+            if (place / "stat").read_text().rsplit(") ", 1)[1].startswith("Z"):
+                continue
+            processes += 1
+            # jemalloc has one of its own for each processor on which memory is asked for.
+            names = [(task / "comm").read_text().strip() for task in (place / "task").iterdir()]
+            threads += sum(name != "jemalloc_bg_thd" for name in names)
+            for fd in (place / "fd").iterdir():
+                if int(fd.name) >= private:
+                    high += 1
+                    continue
+                kind = os.readlink(fd)
+                kind = kind.split(":", 1)[0] if not kind.startswith(("/", "anon_inode:")) else kind
+                kind = "file" if kind.startswith("/") else kind
+                low[kind] = low.get(kind, 0) + 1
+        except OSError:
+            return None
+    return {"descriptors": low, "private": high, "threads": threads, "processes": processes}
+
+
 def children(pid):
     try:
         own = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -104,13 +137,28 @@ def children(pid):
     return [int(child) for child in own] + [far for child in own for far in children(int(child))]
 
 
+def differences(plain, now, active):
+    """Of what a server holds from what it holds plain, those that the library may not make."""
+    wrong = [what for what in ("descriptors", "processes") if now[what] != plain[what]]
+    processes = plain["processes"]
+    if now["threads"] > plain["threads"] + (processes if active else 0):
+        wrong.append("threads")
+    sets = plain["descriptors"].get("anon_inode:[eventpoll]", 0)
+    helpers = HELPERS * processes + 3 * sets + plain["threads"]
+    if now["private"] > plain["private"] + (helpers if active else 0):
+        wrong.append("private")
+    return wrong
+
+
 class Run:
     """The processes of one run of a case. `mode` says which of them are preloaded, and how; `longer`,
     how many times as long as usual a load lasts that is measured by time."""
 
-    def __init__(self, mode, library, folder, long, longer=1):
+    def __init__(self, mode, library, folder, long, longer=1, plain=None):
         self.mode, self.library, self.folder, self.long = mode, library, folder, long
         self.longer = longer
+        # What the servers held at rest, in the order in which they were looked at; of a plain run, too.
+        self.rested, self.plain = [], plain
         # What belongs to the load, and to what is asked beside it.
         self.log, self.aside = folder / "wsd.log", folder / "wsd.log.aside"
         self.figures, self.share = {}, None
@@ -194,6 +242,37 @@ class Run:
         used = (cpu_time(process.pid) - before) / span
         if used > IDLE + 0.02 / span:
             raise Broken(f"the idle server uses {used:.1%} of a CPU")
+        self.rest(process)
+
+    def rest(self, process):
+        """The load is over: the server holds what it holds plain, but for what the library keeps.
+
+        Connections end at the server a moment after their clients; how long that takes is not judged."""
+        if self.mode == "plain":
+            # Twice the same, and nothing that a client of before still has there.
+            last = [None, held(process.pid)]
+
+            def settled():
+                time.sleep(0.2)
+                last[:] = last[1], held(process.pid)
+                return last[0] is not None and last[0] == last[1]
+
+            self.wait_for(settled, "the server does not come to rest")
+            self.rested.append(last[1])
+            return
+        if self.plain is None or len(self.rested) >= len(self.plain):
+            return
+        plain, now = self.plain[len(self.rested)], {}
+
+        def same():
+            now["is"] = held(process.pid)
+            return now["is"] is not None and not differences(plain, now["is"], self.mode in ("san", "lazy", "server"))
+
+        try:
+            self.wait_for(same, "the server does not come to rest")
+        except Broken:
+            raise Broken(f"the idle server holds {now['is']}, plain {plain}") from None
+        self.rested.append(now["is"])
 
     def perform(self, case):
         before = traces()
