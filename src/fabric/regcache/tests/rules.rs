@@ -316,6 +316,8 @@ fn the_caller_may_tell_of_memory_that_goes() {
     assert_eq!(rig.device.live(), 0);
 }
 
+/// Over a device and a peer: c-tests/memory/released_memory.c. ThreadSanitizer says nothing here; see
+/// CONTRIBUTING.md.
 #[test]
 fn threads_that_use_one_region_get_no_registration_of_before_it_was_told_of() {
     const USERS: usize = 8;
