@@ -21,7 +21,15 @@ struct ThreadState {
     resolving: Cell<usize>,
     /// Whether a fork is under way whose companions have been told.
     forking: Cell<usize>,
+    /// What the thread holds, the first of it by name; see [`hold`].
+    holds: Cell<usize>,
+    /// There was more at a time than there are names.
+    unnamed: Cell<usize>,
+    held: [Cell<usize>; NAMES],
 }
+
+/// So many things that a thread holds are known by name.
+const NAMES: usize = 11;
 
 core::arch::global_asm!(
     ".pushsection .tbss.wsd_thread,\"awT\",@nobits",
@@ -29,9 +37,9 @@ core::arch::global_asm!(
     ".globl wsd_thread",
     ".hidden wsd_thread",
     ".type wsd_thread,@object",
-    ".size wsd_thread,24",
+    ".size wsd_thread,128",
     "wsd_thread:",
-    ".zero 24",
+    ".zero 128",
     ".popsection",
 );
 
@@ -64,9 +72,11 @@ fn state() -> *const ThreadState {
     at
 }
 
+const _: () = assert!(size_of::<ThreadState>() == 128);
+
 fn with<T>(work: impl FnOnce(&ThreadState) -> T) -> T {
-    // SAFETY: the block is this thread's, 24 zeroed bytes of it are ours for the thread's life, and
-    // no reference to it leaves this function.
+    // SAFETY: the block is this thread's, zeroed bytes of this size are ours for the thread's life,
+    // and no reference to it leaves this function.
     work(unsafe { &*state() })
 }
 
@@ -151,6 +161,49 @@ pub(crate) fn set_forking(on: bool) {
     with(|s| s.forking.set(usize::from(on)));
 }
 
+/// The thread holds something with this name from now on: after a fork the child asks for it by
+/// [`holds_of`]. To be said before it is held. A `longjmp` leaves it held for ever.
+#[inline]
+pub(crate) fn hold(name: usize) {
+    with(|s| {
+        let at = s.holds.get();
+        // First, so that a handler of a signal names its own behind it.
+        s.holds.set(at + 1);
+        match s.held.get(at) {
+            Some(place) => place.set(name),
+            None => s.unnamed.set(1),
+        }
+    });
+}
+
+/// It is held no more.
+#[inline]
+pub(crate) fn let_go(name: usize) {
+    with(|s| {
+        let left = s.holds.get().saturating_sub(1);
+        if let Some(last) = s.held.get(left)
+            && last.get() != name
+        {
+            let own = s.held.iter().take(left).find(|place| place.get() == name);
+            if let Some(own) = own {
+                own.set(last.get());
+            }
+        }
+        s.holds.set(left);
+        if left == 0 {
+            s.unnamed.set(0);
+        }
+    });
+}
+
+/// How often the thread holds what has this name; `None` if it is not known.
+pub(crate) fn holds_of(name: usize) -> Option<usize> {
+    with(|s| {
+        let held = s.held.iter().take(s.holds.get());
+        (s.unnamed.get() == 0).then(|| held.filter(|place| place.get() == name).count())
+    })
+}
+
 /// Runs `work` unless the thread is in such work already.
 pub(crate) fn resolving<T>(work: impl FnOnce() -> T) -> Option<T> {
     if with(|s| s.resolving.replace(1)) != 0 {
@@ -199,6 +252,31 @@ mod tests {
         assert!(!inside());
         drop(enter());
         assert!(!inside());
+    }
+
+    #[test]
+    fn what_a_thread_holds_is_known_by_name_until_it_is_too_much() {
+        let name = |n: usize| 1000 + n;
+        hold(name(1));
+        hold(name(2));
+        hold(name(1));
+        assert_eq!(holds_of(name(1)), Some(2));
+        let_go(name(2));
+        assert_eq!((holds_of(name(1)), holds_of(name(2))), (Some(2), Some(0)));
+        std::thread::spawn(move || assert_eq!(holds_of(name(1)), Some(0)))
+            .join()
+            .unwrap();
+        for n in 0..NAMES {
+            hold(name(n));
+        }
+        assert_eq!(holds_of(name(1)), None);
+        for n in 0..NAMES {
+            let_go(name(n));
+        }
+        assert_eq!(holds_of(name(1)), None, "which ones are left is not known");
+        let_go(name(1));
+        let_go(name(1));
+        assert_eq!(holds_of(name(1)), Some(0));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! meanwhile; a number is taken out before the kernel is asked to close it, so that nobody finds
 //! the old connection under a number that the kernel has given out again.
 
+use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr;
 use std::ops::Deref;
@@ -142,11 +143,13 @@ impl Descriptor {
     }
 }
 
-/// A connection that was found; it stays while this lives.
+/// A connection that was found; it stays while this lives, on the thread that has found it.
 pub(crate) struct Held {
     slot: &'static Slot,
     /// The slot's share, which is not ours.
     descriptor: ManuallyDrop<Arc<Descriptor>>,
+    /// The thread knows what it holds.
+    of_thread: PhantomData<*const ()>,
 }
 
 impl Held {
@@ -165,7 +168,23 @@ impl Deref for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.slot.pins.fetch_sub(1, Ordering::Release);
+        self.slot.unpin();
+    }
+}
+
+impl Slot {
+    fn name(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    fn pin(&self) {
+        guard::hold(self.name());
+        self.pins.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::Release);
+        guard::let_go(self.name());
     }
 }
 
@@ -216,16 +235,20 @@ pub(crate) fn get(fd: RawFd) -> Option<Held> {
 
 #[inline(never)]
 fn hold(slot: &'static Slot) -> Option<Held> {
-    slot.pins.fetch_add(1, Ordering::SeqCst);
+    slot.pin();
     let word = slot.word.load(Ordering::SeqCst);
     if !is_descriptor(word) {
-        slot.pins.fetch_sub(1, Ordering::Release);
+        slot.unpin();
         return None;
     }
     // SAFETY: a word that is no mark came from `Arc::into_raw`; it was in the slot after the pin was
     // set, and who takes it out gives its share up only when he sees no pin afterwards.
     let descriptor = ManuallyDrop::new(unsafe { Arc::from_raw(word) });
-    Some(Held { slot, descriptor })
+    Some(Held {
+        slot,
+        descriptor,
+        of_thread: PhantomData,
+    })
 }
 
 /// What is known of a number.
@@ -335,6 +358,26 @@ pub(crate) fn each(mut work: impl FnMut(RawFd, Mark)) {
             if known != Mark::None {
                 work(fd, known);
             }
+        }
+    }
+}
+
+/// In the child of a fork, whose only thread is the caller: those who looked in the parent are not
+/// here, and will never stop looking.
+pub(crate) fn after_fork_in_child() {
+    for page in &MAP {
+        // SAFETY: a page is whole before it is published and is never taken back.
+        let Some(page) = (unsafe { page.load(Ordering::Acquire).as_ref() }) else {
+            continue;
+        };
+        for slot in page {
+            if slot.pins.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let Some(own) = guard::holds_of(slot.name()) else {
+                return;
+            };
+            slot.pins.store(own, Ordering::SeqCst);
         }
     }
 }
@@ -487,6 +530,66 @@ mod tests {
         assert!(!d.is_behind(-1));
         assert!(!d.is_elsewhere(stream.as_raw_fd()));
         assert!(d.is_elsewhere(peer.as_raw_fd()) && d.is_elsewhere(-1));
+    }
+
+    const ALONE: &str = "WSD_TEST_ALONE";
+
+    /// In a process of its own: a child of this one might find another test's locks held.
+    #[test]
+    fn a_child_holds_only_what_its_own_thread_held() {
+        if std::env::var_os(ALONE).is_some() {
+            return fork_while_others_look();
+        }
+        let name = std::thread::current().name().map(str::to_owned);
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name.unwrap()])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    fn fork_while_others_look() {
+        const OTHERS: RawFd = 700_030;
+        const OWN: RawFd = 700_031;
+        let (stream, _peer) = connection();
+        let [others, own] = [(); 2].map(|()| descriptor(&stream));
+        assert!(insert(OTHERS, Arc::clone(&others)).is_none());
+        assert!(insert(OWN, Arc::clone(&own)).is_none());
+        let (tell, told) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let status = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let held = [OTHERS, OWN].map(get);
+                tell.send(()).unwrap();
+                let _over = released.recv();
+                drop(held);
+            });
+            told.recv().unwrap();
+            let held = get(OWN).unwrap();
+            // SAFETY: the child does only what it may: its memory's locks are free.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                after_fork_in_child();
+                drop([OTHERS, OWN].map(take));
+                sweep();
+                let mut as_it_should = Arc::strong_count(&others) == 1;
+                as_it_should &= Arc::strong_count(&own) == 2;
+                drop(held);
+                sweep();
+                as_it_should &= Arc::strong_count(&own) == 1;
+                // SAFETY: ends the child, and nothing of the test in it.
+                unsafe { libc::_exit(i32::from(!as_it_should)) };
+            }
+            let mut status = -1;
+            // SAFETY: the place is live.
+            unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            drop(release);
+            status
+        });
+        assert_eq!(status, 0);
+        drop([OTHERS, OWN].map(take));
+        assert!(is_let_go(&others) && is_let_go(&own));
     }
 
     #[test]

@@ -87,6 +87,7 @@ unsafe extern "C" fn in_parent() {
 unsafe extern "C" fn in_child() {
     if !guard::forking() {
         guard::reset();
+        table::after_fork_in_child();
         let shares = sets::after_fork_in_child();
         Companion::after_fork_in_child();
         drop(shares);
@@ -106,6 +107,7 @@ pub(super) fn forked(fork: impl FnOnce() -> pid_t) -> pid_t {
     keeping_errno(|| {
         if pid == 0 {
             guard::reset();
+            table::after_fork_in_child();
             let shares = sets::after_fork_in_child();
             Companion::after_fork_in_child();
             drop(shares);
