@@ -9,7 +9,8 @@
 //!
 //! * this file: the sets of the process by number, and the set as a whole;
 //! * `member`: one connection in one set, where it is registered, and moving it;
-//! * `notes`: connections for which the SAN was never sought: where they are is noted, and no more;
+//! * `notes`: connections for which the SAN was never sought, and sockets that are none yet: where
+//!   they are is noted, and no more;
 //! * `control`: epoll_ctl(); `wait`, `spin`: epoll_wait(); `watch`: what companions tell;
 //! * `fork`: two processes with one set;
 //! * `hash`: maps by numbers; `care`: the service thread's part, for sets whose waiters we do not see; `sys`: the kernel.
@@ -37,9 +38,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-pub(crate) use control::control;
+pub(crate) use control::{control, control_early};
 pub(crate) use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
-pub(crate) use notes::{Notes, announced};
+pub(crate) use notes::{Notes, announced, take_early};
 pub(crate) use spin::{SPUN, Spin};
 pub(crate) use wait::{Wait, wait};
 pub(crate) use watch::tell_others;

@@ -307,7 +307,12 @@ pub(crate) fn insert(fd: RawFd, descriptor: Arc<Descriptor>) -> Option<Taken> {
     USED.store(true, Ordering::Relaxed);
     descriptor.numbers.fetch_add(1, Ordering::Relaxed);
     let word = Arc::into_raw(descriptor).cast_mut();
-    given_up(fd, slot, slot.word.swap(word, Ordering::SeqCst))
+    let old = slot.word.swap(word, Ordering::SeqCst);
+    if old.addr() == STREAM {
+        // Where the socket is registered concerns the connection that it is now.
+        return None;
+    }
+    given_up(fd, slot, old)
 }
 
 /// What was taken out under a number.
@@ -387,8 +392,10 @@ static RETIRED: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
 /// The number does not stand for this word any more.
 fn given_up(fd: RawFd, slot: &'static Slot, word: *mut Descriptor) -> Option<Taken> {
-    if word.addr() & LOW == SET {
-        sets::closed(fd);
+    match word.addr() {
+        STREAM => drop(sets::take_early(fd)),
+        word if word & LOW == SET => sets::closed(fd),
+        _ => {}
     }
     retire(slot, word)
 }

@@ -269,6 +269,7 @@ programs! {
     cancelled
     clothed
     commands
+    connecting
     crossing
     daemonic
     duplicates

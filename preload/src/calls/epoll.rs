@@ -45,6 +45,11 @@ export! {
                     return sets::control(set, operation, fd, event, &held);
                 }
             }
+            // It may become a connection in the set.
+            Mark::Stream if !guard::our_thread() => {
+                let _border = Border;
+                return sets::control_early(set, operation, fd, event);
+            }
             // A set in a set: who waits for the outer one, waits for the inner one unseen.
             Mark::Set if operation == libc::EPOLL_CTL_ADD => sets::show_to_all(fd),
             _ => {}

@@ -6,6 +6,7 @@
 
 use core::ffi::{c_int, c_uint};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use libc::{sockaddr, socklen_t};
 use wsd_switch::companion::{Companion, Role, all, is_off};
@@ -13,7 +14,7 @@ use wsd_switch::companion::{Companion, Role, all, is_off};
 use crate::log::Border;
 use crate::raw::{errno, fail, keeping_errno, set_errno};
 use crate::table::{Descriptor, Mark, Taken};
-use crate::{export, file, guard, hidden, log, prepare, real, table};
+use crate::{export, file, guard, hidden, log, prepare, real, sets, table};
 
 /// The number has just been given out by the kernel: what we know of it is of a file that is gone.
 pub(super) fn forget_stale(fd: c_int) {
@@ -80,8 +81,19 @@ fn made(fd: c_int, role: Role) {
         forget_stale(fd);
         return;
     };
-    let old = table::insert(fd, Descriptor::new(companion, fd));
+    // What it was before, if an attempt before this one has failed.
+    let mut notes = match table::get(fd).filter(|_| role == Role::Connected) {
+        Some(held) => held
+            .descriptor()
+            .notes()
+            .hand_on(held.descriptor().companion()),
+        None => Vec::new(),
+    };
+    let descriptor = Descriptor::new(companion, fd);
+    let old = table::insert(fd, Arc::clone(&descriptor));
     ended(old, -1);
+    notes.extend(sets::take_early(fd));
+    descriptor.notes().adopt(notes, descriptor.companion());
 }
 
 /// Whether a socket is a TCP socket that may get connections; asks the kernel once for a number.

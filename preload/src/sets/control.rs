@@ -41,6 +41,26 @@ impl Call {
         unsafe { real::epoll_ctl(self.set, self.operation, fd, self.event) }
     }
 
+    /// The name of the set; none if the call is nothing that would have to be noted.
+    fn name_of_set(self, fd: RawFd) -> Option<usize> {
+        let known = matches!(
+            self.operation,
+            EPOLL_CTL_ADD | EPOLL_CTL_MOD | EPOLL_CTL_DEL
+        );
+        if !known || self.set == fd {
+            return None;
+        }
+        let name = table::name_of_set(self.set);
+        if name.is_some() || self.operation != EPOLL_CTL_ADD {
+            return name;
+        }
+        // Is it a set at all?
+        let mut none = epoll_event { events: 0, u64: 0 };
+        // SAFETY: the event is live. The set is not in itself, so this changes nothing.
+        unsafe { real::epoll_ctl(self.set, EPOLL_CTL_MOD, fd, &raw mut none) };
+        (errno() == libc::ENOENT).then(|| super::get_or_new(self.set).name)
+    }
+
     /// Whether the kernel could not object: the set and the connection are known, and the event, if
     /// it matters, is one of the calling frames' and asks for nothing unusual.
     fn is_harmless(self) -> bool {
@@ -99,22 +119,8 @@ pub(crate) fn control(
         operation,
         event,
     };
-    if !matches!(operation, EPOLL_CTL_ADD | EPOLL_CTL_MOD | EPOLL_CTL_DEL) || set == fd {
+    let Some(name) = call.name_of_set(fd) else {
         return call.ask(fd);
-    }
-    let name = match table::name_of_set(set) {
-        Some(name) => name,
-        // Is it a set at all?
-        None if call.operation != EPOLL_CTL_ADD => return call.ask(fd),
-        None => {
-            let mut none = epoll_event { events: 0, u64: 0 };
-            // SAFETY: the event is live. The set is not in itself, so this changes nothing.
-            unsafe { real::epoll_ctl(set, EPOLL_CTL_MOD, fd, &raw mut none) };
-            if errno() != libc::ENOENT {
-                return call.ask(fd);
-            }
-            super::get_or_new(set).name
-        }
     };
     let descriptor = held.descriptor();
     if let Some(answer) = descriptor.notes().control(call, fd, name) {
@@ -122,6 +128,25 @@ pub(crate) fn control(
     }
     match super::get(set) {
         Some(set) => set.control(call, fd, descriptor.companion()),
+        None => call.ask(fd),
+    }
+}
+
+/// epoll_ctl() with a TCP socket that is not connected.
+pub(crate) fn control_early(
+    set: RawFd,
+    operation: c_int,
+    fd: RawFd,
+    event: *mut epoll_event,
+) -> c_int {
+    let _inside = guard::enter();
+    let call = Call {
+        set,
+        operation,
+        event,
+    };
+    match call.name_of_set(fd) {
+        Some(name) => super::notes::control_early(call, fd, name),
         None => call.ask(fd),
     }
 }

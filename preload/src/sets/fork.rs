@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::lock_api::{RawMutex as _, RawRwLock as _};
 use parking_lot::{Mutex, MutexGuard, RawMutex, RawRwLock};
 
-use super::{SETS, Set};
+use super::{SETS, Set, notes};
 use crate::table::{self, Descriptor, Mark};
 
 /// What is locked because a fork is under way.
@@ -51,6 +51,7 @@ pub(crate) fn before_fork() {
     for descriptor in &descriptors {
         MutexGuard::leak(descriptor.notes().lock().lock());
     }
+    MutexGuard::leak(notes::early_lock().lock());
     let sets = SETS.write();
     let mut all: Vec<Arc<Set>> = sets.iter().flat_map(|map| map.values().cloned()).collect();
     all.sort_by_key(|set| Arc::as_ptr(set).addr());
@@ -76,6 +77,8 @@ fn unlock() -> Locked {
     }
     // SAFETY: as above.
     unsafe { SETS.force_unlock_write() };
+    // SAFETY: as above.
+    unsafe { notes::early_lock().force_unlock() };
     for descriptor in &locked.descriptors {
         // SAFETY: as above.
         unsafe { descriptor.notes().lock().force_unlock() };
@@ -105,6 +108,7 @@ fn free_all() -> Locked {
     let raw = core::ptr::from_ref(unsafe { SETS.raw() }).cast_mut();
     // SAFETY: nothing but an atomic, and there is no other thread that could use it.
     unsafe { raw.write(RawRwLock::INIT) };
+    free(notes::early_lock());
     locked
 }
 

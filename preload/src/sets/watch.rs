@@ -79,6 +79,14 @@ fn watch_of(companion: &Companion) -> Option<&Watch> {
     watcher.as_any().downcast_ref()
 }
 
+/// The sets that it is in.
+pub(super) fn sets_of(companion: &Companion) -> Vec<Arc<Set>> {
+    let watch = companion
+        .watcher()
+        .and_then(|watcher| watcher.as_any().downcast_ref::<Watch>());
+    watch.map_or_else(Vec::new, |watch| watch.sets.lock().clone())
+}
+
 /// Somebody has taken news: those who wait in other sets are to look, too.
 pub(crate) fn tell_others(companion: &Companion, me: Option<&Set>) {
     let Some(watch) = companion
