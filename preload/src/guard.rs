@@ -7,9 +7,13 @@
 //! it, for a handler of a signal may run while it is set. A `longjmp` out of such a handler leaves
 //! it set, with the place on the stack that was jumped out of: above that place it does not hold.
 //!
+//! In our code a thread cannot be cancelled, but in the waits of a call that is a point of
+//! cancellation: what our code does on the way is none of the program's, and may not be left halfway.
+//!
 //! The flag lives in initial-exec thread-local storage without a destructor: reading it calls
 //! nothing and allocates nothing, at any time in a thread's life.
 
+use core::ffi::c_int;
 use std::cell::Cell;
 
 /// What we keep for each thread. All zero at first.
@@ -21,6 +25,10 @@ struct ThreadState {
     resolving: Cell<usize>,
     /// Whether a fork is under way whose companions have been told.
     forking: Cell<usize>,
+    /// Whether it could be cancelled before, as pthread_setcancelstate() has it.
+    cancel: Cell<c_int>,
+    /// Whether the call that entered is a point of cancellation.
+    is_point: Cell<c_int>,
     /// What the thread holds, the first of it by name; see [`hold`].
     holds: Cell<usize>,
     /// There was more at a time than there are names.
@@ -29,7 +37,7 @@ struct ThreadState {
 }
 
 /// So many things that a thread holds are known by name.
-const NAMES: usize = 11;
+const NAMES: usize = 10;
 
 core::arch::global_asm!(
     ".pushsection .tbss.wsd_thread,\"awT\",@nobits",
@@ -106,12 +114,26 @@ pub(crate) struct Inside {
 /// Enters our code.
 #[inline(always)]
 pub(crate) fn enter() -> Inside {
-    let here = stack();
+    enter_at(stack(), 0)
+}
+
+/// Enters our code by a call that is a point of cancellation: in [`waiting`] it may be cancelled.
+#[inline(always)]
+pub(crate) fn enter_to_wait() -> Inside {
+    enter_at(stack(), 1)
+}
+
+fn enter_at(here: usize, is_point: c_int) -> Inside {
     with(|s| {
         let entered = s.inside.get();
         // A frame above the one that entered: that one was jumped out of.
         let outermost = entered == 0 || here > entered && entered != usize::MAX;
         if outermost {
+            let before = set_cancel_state(CANCEL_DISABLE);
+            if entered == 0 {
+                s.cancel.set(before);
+            }
+            s.is_point.set(is_point);
             s.inside.set(here);
         }
         Inside { outermost }
@@ -121,9 +143,61 @@ pub(crate) fn enter() -> Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         if self.outermost {
-            with(|s| s.inside.set(0));
+            with(|s| {
+                s.inside.set(0);
+                set_cancel_state(s.cancel.get());
+            });
         }
     }
+}
+
+/// As libc has them.
+const CANCEL_ENABLE: c_int = 0;
+const CANCEL_DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// The point of cancellation as such, which unwinds.
+mod unwinding {
+    unsafe extern "C-unwind" {
+        pub(super) fn pthread_testcancel();
+    }
+}
+
+/// What it was before.
+fn set_cancel_state(state: c_int) -> c_int {
+    let mut before = CANCEL_ENABLE;
+    // SAFETY: the place is live.
+    unsafe { pthread_setcancelstate(state, &raw mut before) };
+    before
+}
+
+/// Makes a wait of a call that is a point of cancellation: one with our code around it, or the
+/// program's own.
+#[inline]
+pub(crate) fn waiting<T>(wait: impl FnOnce() -> T) -> T {
+    let open = with(|s| {
+        let inside = s.inside.get();
+        let entered = inside != 0 && inside != usize::MAX && s.is_point.get() != 0;
+        entered && s.cancel.get() == CANCEL_ENABLE
+    });
+    if !open {
+        return wait();
+    }
+    set_cancel_state(CANCEL_ENABLE);
+    // A thread that is cancelled in it does not come back here.
+    let outcome = wait();
+    set_cancel_state(CANCEL_DISABLE);
+    outcome
+}
+
+/// Ends the thread here if it is to be cancelled, and may be.
+#[inline]
+pub(crate) fn point() {
+    // SAFETY: takes nothing; what unwinds from here are frames that may be unwound.
+    unsafe { unwinding::pthread_testcancel() };
 }
 
 /// Whether the thread is in our code, or is ours.

@@ -267,6 +267,7 @@ programs! {
     bulk
     bynumber
     cancelled
+    cancelwaits
     clothed
     commands
     connecting

@@ -20,10 +20,11 @@ pub(crate) mod syscall;
 use core::ffi::{c_int, c_void};
 use core::mem::transmute;
 
+use libc::{msghdr, nfds_t, pollfd, ssize_t};
 use wsd_switch::companion::{Kernel, set_herald, set_kernel};
 
 use crate::real::address;
-use crate::{hidden, real, sets, table};
+use crate::{guard, hidden, real, sets, table};
 
 /// Tells the switch which functions are the real ones, so that it does not come back to us.
 #[allow(
@@ -39,9 +40,9 @@ pub(crate) fn give_kernel() {
         };
     }
     let kernel = Kernel {
-        recvmsg: function!(recvmsg),
-        sendmsg: function!(sendmsg),
-        poll: function!(poll),
+        recvmsg: received_for_us,
+        sendmsg: sent_for_us,
+        poll: waited_for_us,
         // SAFETY: a caller that gives all three arguments passes them as to a function that has them.
         fcntl: unsafe { transmute::<*mut c_void, _>(controlled_for_us as *mut c_void) },
         ioctl: function!(ioctl),
@@ -56,6 +57,32 @@ pub(crate) fn give_kernel() {
     // SAFETY: each is what `real` found, or goes to the kernel as libc's would.
     unsafe { set_kernel(kernel) };
     set_herald(sets::announced);
+}
+
+/// recvmsg() for the switch, in which the program may wait.
+unsafe extern "C-unwind" fn received_for_us(
+    fd: c_int,
+    message: *mut msghdr,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller's arguments.
+    guard::waiting(|| unsafe { real::recvmsg(fd, message, flags) })
+}
+
+/// sendmsg() for the switch, in which the program may wait.
+unsafe extern "C-unwind" fn sent_for_us(
+    fd: c_int,
+    message: *const msghdr,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller's arguments.
+    guard::waiting(|| unsafe { real::sendmsg(fd, message, flags) })
+}
+
+/// poll() for the switch, in which the program may wait.
+unsafe extern "C-unwind" fn waited_for_us(fds: *mut pollfd, count: nfds_t, time: c_int) -> c_int {
+    // SAFETY: the caller's arguments.
+    guard::waiting(|| unsafe { real::poll(fds, count, time) })
 }
 
 /// fcntl() for the switch: numbers that it makes are out of the program's reach.

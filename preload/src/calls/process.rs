@@ -71,6 +71,7 @@ pub(crate) fn watch_forks() {
 
 unsafe extern "C" fn before_fork() {
     if !guard::forking() {
+        let _inside = guard::enter();
         Companion::before_fork();
         sets::before_fork();
     }
@@ -78,6 +79,7 @@ unsafe extern "C" fn before_fork() {
 
 unsafe extern "C" fn in_parent() {
     if !guard::forking() {
+        let _inside = guard::enter();
         let shares = sets::after_fork_in_parent();
         Companion::after_fork_in_parent();
         drop(shares);
@@ -87,6 +89,7 @@ unsafe extern "C" fn in_parent() {
 unsafe extern "C" fn in_child() {
     if !guard::forking() {
         guard::reset();
+        let _inside = guard::enter();
         table::after_fork_in_child();
         let shares = sets::after_fork_in_child();
         Companion::after_fork_in_child();
@@ -107,6 +110,7 @@ pub(super) fn forked(fork: impl FnOnce() -> pid_t) -> pid_t {
     keeping_errno(|| {
         if pid == 0 {
             guard::reset();
+            let _inside = guard::enter();
             table::after_fork_in_child();
             let shares = sets::after_fork_in_child();
             Companion::after_fork_in_child();

@@ -100,8 +100,9 @@ pub(super) unsafe fn receive(
             if held.descriptor().is_to_be_looked_at() && is_stale(held, fd) {
                 return kernel();
             }
+            guard::point();
             let before = errno();
-            let inside = guard::enter();
+            let inside = guard::enter_to_wait();
             let outcome = if total(buffers) == 0 {
                 arrival(held, fd, flags)
             } else {
@@ -201,7 +202,8 @@ pub(super) unsafe fn transmit(
     if held.descriptor().is_to_be_looked_at() && is_stale(held, fd) {
         return kernel();
     }
-    let inside = guard::enter();
+    guard::point();
+    let inside = guard::enter_to_wait();
     // SAFETY: the caller's promise.
     let outcome = unsafe { held.send(fd, buffers, flags) };
     drop(inside);

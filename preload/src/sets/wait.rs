@@ -172,6 +172,7 @@ impl Set {
         out: &mut [MaybeUninit<epoll_event>],
         clock: &mut Clock<'_>,
     ) -> c_int {
+        guard::point();
         let before = errno();
         let _counted = self.arrive();
         let mut blocked: Option<Blocked> = None;

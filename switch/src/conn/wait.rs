@@ -278,6 +278,20 @@ pub(crate) fn own_event() -> Option<Arc<Event>> {
     WAKE_UP.try_with(Clone::clone).ok().flatten()
 }
 
+/// A thread among those that sleep for a connection. It leaves them here where it is unwound, for it
+/// was cancelled in its sleep.
+struct Asleep<'a>(&'a Connection, Option<u64>);
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        if let Some(me) = self.1.take() {
+            let mut state = self.0.lock();
+            state.waiters.remove(me);
+            self.0.leave(state);
+        }
+    }
+}
+
 /// How long the others trust in a leader that says nothing.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Between two looks of a thread that has no descriptor to wait for.
@@ -377,6 +391,7 @@ impl Connection {
         let deadline = manner.time.and_then(sys::deadline_after);
         let event = own_event();
         let me = event.as_ref().map(|event| state.waiters.add(event));
+        let mut asleep = Asleep(self, me);
         let asleep_at = Instant::now();
         let result = loop {
             if let Some(result) = attempt(&mut state, &self.socket, Phase::Settle) {
@@ -428,7 +443,7 @@ impl Connection {
                 break Err(error);
             }
         };
-        if let Some(me) = me {
+        if let Some(me) = asleep.1.take() {
             state.waiters.remove(me);
         }
         if asleep_at.elapsed() < 4 * tuning().spin {
