@@ -300,6 +300,7 @@ programs! {
     passed
     prefork
     replaced
+    ringed
     rings
     sixth
     spawned

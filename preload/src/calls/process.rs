@@ -20,7 +20,7 @@ pub(crate) fn hand_over(held: &Held, fd: RawFd, why: Reason) {
     let _border = Border;
     let _inside = guard::enter();
     keeping_errno(|| {
-        if let Err(error) = held.downgrade(fd, why) {
+        if let Err(error) = held.downgrade_for_good(fd, why) {
             log::line(&format!(
                 "hand-over pid={} fd={fd} reason={} error={error}",
                 std::process::id(),

@@ -322,6 +322,18 @@ impl Companion {
             why,
             Reason::Exec | Reason::Passed | Reason::Stdio | Reason::Fork | Reason::Rule
         );
+        self.yield_to_kernel(fd, why, for_good)
+    }
+
+    /// As [`Companion::downgrade`], and the SAN is never sought again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn downgrade_for_good(&self, fd: RawFd, why: Reason) -> io::Result<()> {
+        self.yield_to_kernel(fd, why, true)
+    }
+
+    fn yield_to_kernel(&self, fd: RawFd, why: Reason, for_good: bool) -> io::Result<()> {
         let end = Instant::now() + TIME;
         let mut result = self.go_back(for_good, end);
         let mut core = self.core.lock();
