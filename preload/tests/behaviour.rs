@@ -300,8 +300,10 @@ programs! {
     passed
     prefork
     replaced
+    reuseport
     ringed
     rings
+    setforked
     sixth
     spawned
     standard
