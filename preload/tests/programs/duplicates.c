@@ -32,12 +32,13 @@ static void client(int fd)
     SAY_CALL("dup2 onto itself", dup2(back, back) == back ? 0 : -1);
     SAY_CALL("dup3 onto itself", dup3(back, back, 0));
     SAY_CALL("dup2 of nothing", dup2(999, back));
-    put(back, "8", 1);
     int on = 1;
     NEED(ioctl(back, FIONBIO, &on) == 0);
     SAY_CALL("the others do not wait either", read(file, b, 1));
     on = 0;
     NEED(ioctl(file, FIONBIO, &on) == 0);
+    /* Now the other end answers. */
+    put(back, "8", 1);
     get(two, b, 3);
     SAY("%.3s", b);
     close(two), close(high), close(file);
