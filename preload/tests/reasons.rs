@@ -206,13 +206,13 @@ fn address_translation_is_between_the_ends() {
         "--map-root-user",
         "sh",
         "-c",
-        "ip link set lo up && nft -f - <<'.' && exec \"$0\"\n\
+        "PATH=$PATH:/usr/sbin; ip link set lo up && nft -f - <<'.' && exec \"$0\"\n\
          table ip wsd {\n chain out {\n type nat hook output priority -100;\n \
          ip daddr 127.0.0.1 tcp dport 7000 redirect to :7001\n }\n}\n.\n",
     ];
     let mut trial = Command::new("unshare");
     trial.args(["--net", "--map-root-user", "sh", "-c"]);
-    trial.arg("ip link set lo up && nft add table ip wsd");
+    trial.arg("PATH=$PATH:/usr/sbin; ip link set lo up && nft add table ip wsd");
     if !trial
         .stderr(Stdio::null())
         .status()
