@@ -1,6 +1,6 @@
 /* proof: bulk. As bulk, with a client that goes to a server of IPv4 with a socket of IPv6. */
-#define SERVER_AT "127.0.0.1"
-#define CLIENT_AT "::ffff:127.0.0.1"
+#define SERVER_AT here4()
+#define CLIENT_AT clothed()
 #define TOTAL (8ull << 20)
 #include "ends.h"
 

@@ -13,7 +13,7 @@
 static int bound(struct sockaddr_in *at)
 {
     socklen_t len = sizeof *at;
-    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    *at = here();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     CHECK(fd >= 0);
     CHECK(bind(fd, (struct sockaddr *)at, len) == 0);

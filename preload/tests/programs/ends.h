@@ -5,7 +5,7 @@
  * ports, how a stream is cut into pieces) is not said.
  *
  * Before anything else the ends play a few rounds, for WARM milliseconds of the environment: time
- * for an upgrade, which the observations are to meet.
+ * for an upgrade, which the observations are to meet; and until it has come, for WARM_MOST at most.
  */
 #ifndef ENDS_H
 #define ENDS_H
@@ -37,6 +37,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "here.h"
+#include "settled.h"
 
 static void server(int fd);
 static void client(int fd);
@@ -155,9 +158,10 @@ static inline uint32_t chance(uint32_t *seed)
 static inline void warm_up(int fd)
 {
     const char *text = getenv("WARM");
-    long until = now_ms() + (text ? atol(text) : 0);
+    long begun = now_ms(), until = begun + (text ? atol(text) : 0), most = begun + most_ms();
+    struct settling settling = {0};
     for (;;) {
-        char c = now_ms() < until ? 'w' : 'e';
+        char c = now_ms() < until || (now_ms() < most && !is_settled(fd, &settling)) ? 'w' : 'e';
         if (leads) {
             put(fd, &c, 1);
             char echo;
@@ -175,8 +179,8 @@ static inline void warm_up(int fd)
 
 /* Where the server listens, and where its client looks for it; a program may choose. */
 #ifndef SERVER_AT
-#define SERVER_AT "127.0.0.1"
-#define CLIENT_AT "127.0.0.1"
+#define SERVER_AT here4()
+#define CLIENT_AT here4()
 #endif
 
 /* Both families have the port at one place. */
@@ -207,7 +211,7 @@ static inline struct sockaddr_in6 usable(const char *text, int port)
     int has = fd >= 0 && bind(fd, (struct sockaddr *)&six, sizeof six) == 0;
     if (fd >= 0)
         close(fd);
-    return address(has ? text : "127.0.0.1", port);
+    return address(has ? text : here4(), port);
 }
 
 int main(int count, char **arguments)

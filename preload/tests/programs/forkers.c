@@ -49,8 +49,7 @@ static void client(int fd)
 {
     pthread_t connecting[2], forking[2];
     socklen_t length = sizeof place;
-    place.sin_family = AF_INET;
-    place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    place = here();
     NEED((listener = socket(AF_INET, SOCK_STREAM, 0)) >= 0);
     NEED(bind(listener, (struct sockaddr *)&place, length) == 0);
     NEED(listen(listener, 100) == 0);

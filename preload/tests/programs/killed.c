@@ -9,7 +9,7 @@
 static int listening(struct sockaddr_in *at)
 {
     socklen_t len = sizeof *at;
-    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    *at = here();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     NEED(fd >= 0);
     NEED(bind(fd, (struct sockaddr *)at, len) == 0);
@@ -39,8 +39,10 @@ static void sender(const struct sockaddr_in *at, int full, int polls)
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     NEED(fd >= 0);
     NEED(connect(fd, (const struct sockaddr *)at, sizeof *at) == 0);
-    for (long until = now_ms() + (text ? atol(text) : 0);;) {
-        char c = now_ms() < until ? 'w' : 'e', echo;
+    long begun = now_ms(), until = begun + (text ? atol(text) : 0), most = begun + most_ms();
+    struct settling settling = {0};
+    for (;;) {
+        char c = now_ms() < until || (now_ms() < most && !is_settled(fd, &settling)) ? 'w' : 'e', echo;
         put(fd, &c, 1);
         get(fd, &echo, 1);
         if (c == 'e')

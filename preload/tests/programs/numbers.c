@@ -27,7 +27,7 @@ static void client(int fd)
     closefrom(3);
     SAY_CALL("closed", write(next, "x", 1));
     /* The library is well: a connection to oneself. */
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in at = here();
     socklen_t len = sizeof at;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     NEED(bind(listener, (struct sockaddr *)&at, sizeof at) == 0 && listen(listener, 5) == 0);

@@ -26,6 +26,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "here.h"
+#include "settled.h"
+
 #define CHECK(call)                                                                                \
     do {                                                                                           \
         if (!(call)) {                                                                             \
@@ -51,7 +54,7 @@ static inline int64_t now_ms(void) {
 }
 
 static inline struct pair make_pair(void) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in at = here();
     socklen_t len = sizeof at;
     struct pair p;
     int one = 1;
@@ -94,10 +97,13 @@ static inline void take(int fd, size_t count) {
     }
 }
 
-/* Exchanges enough, for long enough, that the connection is carried as it is going to be. */
+/* Exchanges enough, for long enough, that the connection is carried as it is going to be; where that
+ * may take long, until it is, for WARM_MOST milliseconds at most. */
 static inline void warm(struct pair p) {
     static char block[2048];
-    for (int turn = 0; turn < 40; turn++) {
+    struct settling settling = {0};
+    int64_t most = now_ms() + most_ms();
+    for (int turn = 0; turn < 40 || (now_ms() < most && !is_settled(p.client, &settling)); turn++) {
         CHECK(write(p.client, block, sizeof block) == sizeof block);
         take(p.server, sizeof block);
         CHECK(write(p.server, block, sizeof block) == sizeof block);

@@ -46,7 +46,7 @@ static void client(int fd)
 /* Another process accepts from this one's listener. */
 static void listener_goes(int way)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in at = here();
     socklen_t len = sizeof at;
     char b[8] = {0};
     int listener = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -54,7 +54,7 @@ static void listener_goes(int way)
     NEED(getsockname(listener, (struct sockaddr *)&at, &len) == 0);
     give(way, listener);
     close(listener);
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    at.sin_addr = here().sin_addr;
     NEED(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
     for (int i = 0; i < 100; i++) {
         put(fd, "to you", 6);

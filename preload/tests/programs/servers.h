@@ -12,9 +12,7 @@
 static inline int listening(struct sockaddr_in *at)
 {
     socklen_t len = sizeof *at;
-    memset(at, 0, sizeof *at);
-    at->sin_family = AF_INET;
-    at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    *at = here();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     NEED(fd >= 0);
     NEED(bind(fd, (struct sockaddr *)at, sizeof *at) == 0);
@@ -31,12 +29,13 @@ static inline int connected(const struct sockaddr_in *at)
     return fd;
 }
 
-/* The client's part. Rounds until WARM milliseconds have gone, then much in both directions, one
+/* The client's part. Rounds as in ends.h, then much in both directions, one
  * after the other, then the end. */
 static inline void talk(int fd)
 {
     const char *text = getenv("WARM");
-    long until = now_ms() + (text ? atol(text) : 0);
+    long begun = now_ms(), until = begun + (text ? atol(text) : 0), most = begun + most_ms();
+    struct settling settling = {0};
     unsigned char *p = malloc(MUCH);
     char c = 'w', echo;
     do {
@@ -44,7 +43,7 @@ static inline void talk(int fd)
         get(fd, &echo, 1);
         NEED(echo == c);
         pause_ms(5);
-    } while (now_ms() < until);
+    } while (now_ms() < until || (now_ms() < most && !is_settled(fd, &settling)));
     c = 'm';
     put(fd, &c, 1);
     fill(p, MUCH, 0);

@@ -281,7 +281,7 @@ int main(int count, char **arguments)
     NEED(count > 1);
     if (getenv("ROUNDS"))
         rounds = atoi(getenv("ROUNDS"));
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in at = here();
     socklen_t len = sizeof at;
     int serves = strcmp(arguments[1], "server") == 0, listener = -1;
     if (serves) {

@@ -282,8 +282,11 @@ static void idle(void) {
     }
     printf("idle %d\n", poll(f, 8, 1000));
     long used = cpu_us() - before;
-    printf("idle costs nothing %d\n", used < 60000);
-    if (used >= 60000) {
+    /* More for a processor that is slow. */
+    const char *other = getenv("WSD_TEST_IDLE_MS");
+    long limit = other ? atol(other) * 1000 : 60000;
+    printf("idle costs nothing %d\n", used < limit);
+    if (used >= limit) {
         printf("it cost %ld us\n", used);
     }
     for (int i = 0; i < 8; i++) {
