@@ -191,7 +191,7 @@ fn what_is_told_of_connections_takes_no_more_memory_after_a_fork() {
         #include <stdlib.h>
         #include <sys/stat.h>
         #include <sys/wait.h>
-        static void told(void)
+        static void say_blocks(void)
         {
             DIR *all = opendir("/proc/self/fd");
             struct dirent *one;
@@ -213,12 +213,12 @@ fn what_is_told_of_connections_takes_no_more_memory_after_a_fork() {
             pid_t pid = fork();
             if (pid == 0) {
                 struct pair second = make_pair();
-                told();
+                say_blocks();
                 end_pair(second);
                 return 0;
             }
             CHECK(waitpid(pid, NULL, 0) == pid);
-            told();
+            say_blocks();
             end_pair(first);
             return 0;
         }"#
