@@ -12,7 +12,7 @@ use core::ptr;
 use std::sync::Arc;
 
 use libc::{nfds_t, pollfd, sigset_t};
-use wsd_switch::companion::{Armed, Companion, Sleeper, own_wake_up};
+use wsd_switch::companion::{Armed, Companion, Sleeper, lower_own_wake_up, own_wake_up};
 
 use crate::clock::{Blocked, Clock, Time};
 use crate::raw::errno;
@@ -163,6 +163,11 @@ pub(crate) fn wait(
         };
         let slept = poll(asked, time, Some(mask));
         drop(sleepers);
+        if asked.last().is_some_and(|last| last.revents != 0) {
+            // Also if it was told by a connection that a call before has left by a longjmp.
+            let _inside = guard::enter();
+            lower_own_wake_up();
+        }
         spins = true;
         if slept? == 0 && !naps {
             return Ok(0);

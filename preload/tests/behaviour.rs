@@ -329,6 +329,7 @@ programs! {
     inherited
     interrupted
     jump
+    jumpwaits
     killed
     leaving
     linger

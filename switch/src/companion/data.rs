@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, iovec};
 
+use super::calls::Call;
 use super::guard::Guarded;
 use super::marker::{MARKER, find_marker};
 use super::state::{BETWEEN, BROKEN, GUARDED, KERNEL, SAN, TAKEN};
@@ -36,11 +37,17 @@ const SLICE: Duration = Duration::from_secs(1);
 pub struct Receiving<'a> {
     companion: &'a Companion,
     fd: RawFd,
+    _counted: Call<'a>,
 }
 
 impl<'a> Receiving<'a> {
+    #[inline]
     pub(super) fn new(companion: &'a Companion, fd: RawFd) -> Self {
-        Receiving { companion, fd }
+        Receiving {
+            companion,
+            fd,
+            _counted: Call::begin(&companion.rx.inflight),
+        }
     }
 
     /// The call is over with this result; to be called after a failure, too. What the application
@@ -91,24 +98,23 @@ impl<'a> Receiving<'a> {
     }
 }
 
-impl Drop for Receiving<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.companion.rx.inflight.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// A sending call of the kernel that is under way.
 #[derive(Debug)]
 #[must_use = "finish must be called"]
 pub struct Sending<'a> {
     companion: &'a Companion,
     fd: RawFd,
+    counted: Option<Call<'a>>,
 }
 
 impl<'a> Sending<'a> {
+    #[inline]
     pub(super) fn new(companion: &'a Companion, fd: RawFd) -> Self {
-        Sending { companion, fd }
+        Sending {
+            companion,
+            fd,
+            counted: Some(Call::begin(&companion.tx.inflight)),
+        }
     }
 
     /// The call is over with this result; to be called after a failure, too. errno is kept only if
@@ -126,27 +132,10 @@ impl Drop for Sending<'_> {
     #[inline]
     fn drop(&mut self) {
         let companion = self.companion;
-        companion.tx.inflight.fetch_sub(1, Ordering::SeqCst);
+        drop(self.counted.take());
         if companion.tx.phase() == GUARDED {
             companion.cut_now();
         }
-    }
-}
-
-/// One of the calls that are with the SAN. While there is one, no other session carries its direction
-/// than the one that it has found.
-struct Busy<'a>(&'a super::state::Direction);
-
-impl<'a> Busy<'a> {
-    fn new(direction: &'a super::state::Direction) -> Self {
-        direction.busy.fetch_add(1, Ordering::SeqCst);
-        Busy(direction)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -394,7 +383,7 @@ impl Companion {
                         find_marker(&bytes, marker)
                     };
                     // Keeps the service thread from taking the marker that is to wake this one.
-                    let _busy = Busy::new(&self.rx);
+                    let _busy = Call::begin(&self.rx.busy);
                     let found = self.receive_guarded(fd, peeks, &mut receive, &mut finds);
                     if found.is_err() && self.rx.phase() == BROKEN {
                         self.reset_told.store(true, Ordering::SeqCst);
@@ -416,7 +405,7 @@ impl Companion {
                     }
                 }
                 SAN => {
-                    let busy = Busy::new(&self.rx);
+                    let busy = Call::begin(&self.rx.busy);
                     let Some(connection) = self.carrier(&self.rx) else {
                         continue;
                     };
@@ -638,7 +627,7 @@ impl Companion {
                 }))
             }
             SAN => {
-                let busy = Busy::new(&self.tx);
+                let busy = Call::begin(&self.tx.busy);
                 let Some(connection) = self.carrier(&self.tx) else {
                     return Ok(None);
                 };

@@ -72,6 +72,7 @@ impl Companion {
     /// The last descriptor of this process for the connection is about to be closed by the caller.
     /// What the SAN has still to deliver is looked after in the background.
     pub fn close(&self, fd: RawFd) {
+        self.forget_own_calls();
         self.tell_closed();
         if self.end_plainly() {
             return;

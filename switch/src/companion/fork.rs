@@ -233,6 +233,7 @@ fn go_back(companions: &[Arc<Companion>]) {
     let end = Instant::now() + TIME;
     let mut under_way = Vec::new();
     for companion in companions {
+        companion.forget_own_calls();
         let mut core = companion.core.lock();
         match core.stage {
             Stage::Up => {

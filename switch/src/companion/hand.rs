@@ -335,6 +335,7 @@ impl Companion {
 
     fn yield_to_kernel(&self, fd: RawFd, why: Reason, for_good: bool) -> io::Result<()> {
         let end = Instant::now() + TIME;
+        self.forget_own_calls();
         let mut result = self.go_back(for_good, end);
         let mut core = self.core.lock();
         core.held = false;

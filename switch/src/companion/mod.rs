@@ -25,6 +25,7 @@
 
 mod back;
 mod cache;
+mod calls;
 mod cut;
 #[allow(unsafe_code)]
 mod data;
@@ -213,8 +214,6 @@ impl Companion {
     /// [`Companion::receive`], which is also the only way to receive with MSG_WAITALL.
     #[inline]
     pub fn begin_receive(&self, fd: RawFd) -> Option<Receiving<'_>> {
-        // SeqCst: against the store of the phase and the look at this count by who changes it.
-        self.rx.inflight.fetch_add(1, Ordering::SeqCst);
         let receiving = Receiving::new(self, fd);
         (self.rx.phase() == KERNEL).then_some(receiving)
     }
@@ -225,8 +224,6 @@ impl Companion {
         if self.tx.phase() == GUARDED {
             self.cut_now();
         }
-        // SeqCst: as above.
-        self.tx.inflight.fetch_add(1, Ordering::SeqCst);
         let sending = Sending::new(self, fd);
         matches!(self.tx.phase(), KERNEL | GUARDED).then_some(sending)
     }
@@ -243,6 +240,14 @@ impl Companion {
         connection
             .filter(|_| direction.phase() == SAN)
             .map(Arc::clone)
+    }
+
+    /// The calling thread is about to wait for the end of all calls: its own do not end before that.
+    fn forget_own_calls(&self) {
+        for direction in [&self.rx, &self.tx] {
+            calls::forget_own(&direction.inflight);
+            calls::forget_own(&direction.busy);
+        }
     }
 
     /// Urgent data goes over the kernel.

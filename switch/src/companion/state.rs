@@ -39,7 +39,8 @@ pub(super) struct Direction {
     pub(super) phase: AtomicU8,
     /// Calls of the application that are in the kernel now.
     pub(super) inflight: AtomicU32,
-    /// Calls of the application that are with the SAN now.
+    /// Calls of the application that are with the SAN now. While there is one, no other session
+    /// carries the direction than the one that it has found.
     pub(super) busy: AtomicU32,
     /// Bytes since the companion was made, by any path.
     pub(super) total: AtomicU64,

@@ -101,10 +101,16 @@ fn an_end_is_none_while_somebody_has_just_heard_of_a_reset() {
     let (tcp, _peer) = kernel_pair();
     let companion = up(&tcp);
     companion.rx_to(KERNEL);
-    let call = companion.begin_receive(tcp.as_raw_fd()).unwrap();
+    let (tell, begun) = std::sync::mpsc::channel();
     let mut core = companion.core.lock();
+    let receive = || {
+        let call = companion.begin_receive(tcp.as_raw_fd()).unwrap();
+        tell.send(()).unwrap();
+        finished(call, 0)
+    };
     std::thread::scope(|scope| {
-        let call = scope.spawn(move || finished(call, 0));
+        let call = scope.spawn(receive);
+        begun.recv().unwrap();
         // Long enough for the call to be over if nothing held it up.
         std::thread::sleep(Duration::from_millis(20));
         companion.break_off(&mut core);
@@ -147,9 +153,22 @@ fn calls_that_met_by_chance_do_not_end_all_upgrades() {
     companion.core.lock().stage = Stage::Joining;
     // As when an upgrade is sought.
     companion.trigger.store(u64::MAX, Ordering::Relaxed);
-    let calls = [(); 2].map(|()| companion.begin_receive(tcp.as_raw_fd()).unwrap());
-    companion.joined(Ok(crate::conn::tests::pair().0));
-    drop(calls);
+    let own = companion.begin_receive(tcp.as_raw_fd()).unwrap();
+    std::thread::scope(|scope| {
+        let (over, ends) = std::sync::mpsc::channel::<()>();
+        let (tell, begun) = std::sync::mpsc::channel();
+        let (companion, fd) = (&companion, tcp.as_raw_fd());
+        scope.spawn(move || {
+            let other = companion.begin_receive(fd).unwrap();
+            tell.send(()).unwrap();
+            let _over = ends.recv();
+            drop(other);
+        });
+        begun.recv().unwrap();
+        companion.joined(Ok(crate::conn::tests::pair().0));
+        drop(over);
+    });
+    drop(own);
     assert_eq!(companion.reason(), Reason::Concurrent);
     assert!(companion.on_kernel() && !companion.is_untriggered());
 }

@@ -428,8 +428,16 @@ impl Connection {
             } else {
                 sys::wait(&mut fds, until)
             };
+            let rung = fds.last().is_some_and(PollFd::is_ready);
             drop(fds);
             state = self.lock();
+            if let (Some(me), Some(event)) = (me, &event)
+                && rung
+                && !state.waiters.is_told(me)
+            {
+                // By a connection that a call before has left by a longjmp.
+                event.reset();
+            }
             if let Some(me) = me {
                 let silent = trusted.is_some_and(|until| until <= Instant::now());
                 if silent && !state.waiters.is_told(me) {
