@@ -313,6 +313,7 @@ programs! {
     connecting
     crossing
     daemonic
+    dupearly
     duplicates
     elsewhere
     epoll_modes

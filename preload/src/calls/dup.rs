@@ -35,7 +35,10 @@ fn share(from: c_int, to: c_int) {
     }
     forget_stale(to);
     match table::mark(from) {
-        Mark::Stream => table::set_stream(to),
+        Mark::Stream => {
+            table::set_stream(to);
+            super::life::streams_are_shared();
+        }
         Mark::Other => table::set_other(to),
         Mark::Set => sets::duplicated(from, to),
         Mark::None | Mark::Private | Mark::Connection => {}

@@ -7,6 +7,7 @@
 use core::ffi::{c_int, c_uint};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{sockaddr, socklen_t};
 use wsd_switch::companion::{Companion, Role, all, is_off};
@@ -93,7 +94,32 @@ fn made(fd: c_int, role: Role) {
     let old = table::insert(fd, Arc::clone(&descriptor));
     ended(old, -1);
     notes.extend(sets::take_early(fd));
+    if role == Role::Connected && STREAMS_SHARED.load(Ordering::Relaxed) {
+        notes.extend(share_with_all(fd, &descriptor));
+    }
     descriptor.notes().adopt(notes, descriptor.companion());
+}
+
+/// Whether a TCP socket without a connection has ever had two numbers.
+static STREAMS_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// A TCP socket without a connection has got another number.
+pub(super) fn streams_are_shared() {
+    STREAMS_SHARED.store(true, Ordering::Relaxed);
+}
+
+/// Has the other numbers of a socket that is connected now stand for its connection. Where they are
+/// registered.
+fn share_with_all(fd: c_int, descriptor: &Arc<Descriptor>) -> Vec<sets::Note> {
+    let mut notes = Vec::new();
+    let own = file::identity(fd);
+    table::each(|other, mark| {
+        if mark == Mark::Stream && other != fd && own.is_some() && file::identity(other) == own {
+            ended(table::insert(other, Arc::clone(descriptor)), -1);
+            notes.extend(sets::take_early(other));
+        }
+    });
+    notes
 }
 
 /// Whether a socket is a TCP socket that may get connections; asks the kernel once for a number.
