@@ -193,6 +193,23 @@ pub(crate) fn waiting<T>(wait: impl FnOnce() -> T) -> T {
     outcome
 }
 
+/// While it lives, the thread cannot be cancelled: the program's call is no point of cancellation.
+pub(crate) struct Uncancelled {
+    before: c_int,
+}
+
+pub(crate) fn uncancelled() -> Uncancelled {
+    Uncancelled {
+        before: set_cancel_state(CANCEL_DISABLE),
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        set_cancel_state(self.before);
+    }
+}
+
 /// Ends the thread here if it is to be cancelled, and may be.
 #[inline]
 pub(crate) fn point() {

@@ -10,7 +10,7 @@ use libc::{off64_t, size_t, ssize_t};
 use super::stream::{one, stay_with_the_kernel, transmit};
 use crate::raw::{errno, set_errno};
 use crate::table::Held;
-use crate::{export, real, table};
+use crate::{export, guard, real, table};
 
 /// What is read of a file at a time.
 const PIECE: usize = 64 * 1024;
@@ -29,6 +29,8 @@ unsafe fn send_file(
     count: size_t,
     kernel: impl Fn() -> ssize_t,
 ) -> ssize_t {
+    // As the kernel's sendfile() has it; sending is one otherwise.
+    let _uncancelled = guard::uncancelled();
     // Nothing to send for the SAN, the whole for the kernel, whichever it is.
     // SAFETY: no buffer is given.
     let sent = unsafe { transmit(held, to, &[], 0, &kernel) };

@@ -4,9 +4,11 @@
 #include "pair.h"
 #include <dirent.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 
 static struct pair p;
-static int set, listener, full;
+static int set, listener, full, file;
 static struct sockaddr_in where, full_where;
 static int cleaned;
 
@@ -173,6 +175,7 @@ static void *passes(void *arg) {
     CHECK(epoll_ctl(set, EPOLL_CTL_ADD, p.server, &e) == 0);
     CHECK(setsockopt(p.server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0);
     CHECK(ioctl(p.server, FIONREAD, &count) == 0);
+    CHECK(sendfile(p.client, file, NULL, 1) == 1);
     int two = dup(p.client);
     CHECK(two >= 0);
     int made = socket(AF_INET, SOCK_STREAM, 0);
@@ -215,11 +218,15 @@ static void pending(void) {
     pthread_t thread;
     void *result;
     go = 0;
+    file = memfd_create("file", 0);
+    CHECK(file >= 0 && pwrite(file, "f", 1, 0) == 1);
     CHECK(pthread_create(&thread, NULL, passes, NULL) == 0);
     CHECK(pthread_cancel(thread) == 0);
     go = 1;
     CHECK(pthread_join(thread, &result) == 0);
     printf("pending: passed all %d, ended by it %d\n", go == 2, result == PTHREAD_CANCELED);
+    take(p.server, 1);
+    close(file);
     works("after that");
     warm(p);
     put(p.client, "z");
