@@ -330,7 +330,10 @@ fn threads_that_use_one_region_get_no_registration_of_before_it_was_told_of() {
     std::thread::scope(|scope| {
         for _ in 0..USERS {
             scope.spawn(move || {
-                for round in 0..ROUNDS {
+                let mut round = 0;
+                // Until it was told of in between, however late that thread comes to run.
+                while round < ROUNDS || oldest.load(Ordering::SeqCst) < 2 {
+                    round += 1;
                     let least = oldest.load(Ordering::SeqCst);
                     let first = rig.take(domain, (0x10000, 0x2000), READ);
                     let part = rig.take(domain, (0x10800, 0x100), READ);
