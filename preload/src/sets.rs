@@ -40,7 +40,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub(crate) use control::{control, control_early};
 pub(crate) use fork::{after_fork_in_child, after_fork_in_parent, before_fork};
-pub(crate) use notes::{Note, Notes, announced, take_early};
+pub(crate) use notes::{Note, Notes, announced, forget_early, take_early};
 pub(crate) use spin::{SPUN, Spin};
 pub(crate) use wait::{Wait, wait};
 pub(crate) use watch::tell_others;

@@ -275,8 +275,9 @@ fn set(fd: RawFd, word: usize) {
     drop(given_up(fd, slot, old));
 }
 
-/// The number is a TCP socket.
+/// The number is a TCP socket. What its file of before was registered for is nothing to this one.
 pub(crate) fn set_stream(fd: RawFd) {
+    drop(sets::take_early(fd));
     set(fd, STREAM);
 }
 
@@ -393,7 +394,7 @@ static RETIRED: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 /// The number does not stand for this word any more.
 fn given_up(fd: RawFd, slot: &'static Slot, word: *mut Descriptor) -> Option<Taken> {
     match word.addr() {
-        STREAM => drop(sets::take_early(fd)),
+        STREAM => sets::forget_early(fd),
         word if word & LOW == SET => sets::closed(fd),
         _ => {}
     }

@@ -93,9 +93,12 @@ fn made(fd: c_int, role: Role) {
     let descriptor = Descriptor::new(companion, fd);
     let old = table::insert(fd, Arc::clone(&descriptor));
     ended(old, -1);
-    notes.extend(sets::take_early(fd));
-    if role == Role::Connected && STREAMS_SHARED.load(Ordering::Relaxed) {
-        notes.extend(share_with_all(fd, &descriptor));
+    let early = sets::take_early(fd);
+    if role == Role::Connected {
+        notes.extend(early);
+        if STREAMS_SHARED.load(Ordering::Relaxed) {
+            notes.extend(share_with_all(fd, &descriptor));
+        }
     }
     descriptor.notes().adopt(notes, descriptor.companion());
 }

@@ -78,6 +78,19 @@ impl List {
         first.into_iter().chain(more).collect()
     }
 
+    /// Those of one number.
+    fn take_of(&mut self, fd: RawFd) -> Vec<Note> {
+        let all = self.first.iter().chain(&self.more);
+        let own: Vec<Note> = all.filter(|note| note.fd == fd).copied().collect();
+        self.forget(fd);
+        own
+    }
+
+    fn forget(&mut self, fd: RawFd) {
+        self.first = self.first.filter(|note| note.fd != fd);
+        self.more.retain(|note| note.fd != fd);
+    }
+
     /// What a call has changed that the kernel has answered with this.
     fn follow(&mut self, call: Call, fd: RawFd, name: usize, answer: c_int) {
         match (answer, call.operation) {
@@ -242,19 +255,29 @@ pub(super) fn control_early(call: Call, fd: RawFd, name: usize) -> c_int {
     answer
 }
 
-/// The registrations of a socket that is connected from now on, or is no more.
+/// The registrations of a socket that is connected from now on, or is a new one. Listeners have some, too,
+/// and every connection that they accept asks here: so the others are only looked at.
 pub(crate) fn take_early(fd: RawFd) -> Vec<Note> {
     // SeqCst: against the look at the connection in `control_early`.
     if EARLY_COUNT.load(Ordering::SeqCst) == 0 {
         return Vec::new();
     }
     let mut list = EARLY.lock();
-    let (own, others): (Vec<_>, Vec<_>) = list.take().into_iter().partition(|note| note.fd == fd);
-    for note in others {
-        list.add(note);
-    }
+    let own = list.take_of(fd);
     EARLY_COUNT.store(list.len(), Ordering::SeqCst);
     own
+}
+
+/// The socket is no more. A handler of a signal may close it, and have interrupted somebody in here: then
+/// they stay until the number is another socket's. Nothing is allocated.
+pub(crate) fn forget_early(fd: RawFd) {
+    if EARLY_COUNT.load(Ordering::SeqCst) == 0 {
+        return;
+    }
+    if let Some(mut list) = EARLY.try_lock() {
+        list.forget(fd);
+        EARLY_COUNT.store(list.len(), Ordering::SeqCst);
+    }
 }
 
 /// The SAN is about to be sought for a connection.
@@ -264,4 +287,47 @@ pub(crate) fn announced(companion: &Companion, fd: RawFd) -> bool {
     };
     let descriptor = held.descriptor();
     core::ptr::eq(Arc::as_ptr(descriptor.companion()), companion) && descriptor.wake(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use wsd_switch::companion::Role;
+
+    use super::*;
+    use crate::table::Descriptor;
+
+    #[test]
+    fn a_socket_is_not_registered_where_the_one_before_it_under_its_number_was() {
+        let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let numbers = sockets.each_ref().map(AsRawFd::as_raw_fd);
+        let [replaced, closed, other] = numbers;
+        let stream = TcpStream::connect(sockets[0].local_addr().unwrap()).unwrap();
+        let set = super::super::sys::new_set().unwrap();
+        for fd in numbers {
+            table::set_stream(fd);
+            let mut event = libc::epoll_event { events: 1, u64: 5 };
+            let added = super::super::control_early(set, EPOLL_CTL_ADD, fd, &raw mut event);
+            assert_eq!(added, 0);
+        }
+        // As dup2() does it, which closes what was there.
+        let companion = Companion::new(stream.as_fd(), Role::Connected).unwrap();
+        let connection = Descriptor::new(companion, stream.as_raw_fd());
+        assert!(table::insert(replaced, connection).is_none());
+        drop(table::take(replaced));
+        // As a handler of a signal does it.
+        let interrupted = EARLY.lock();
+        drop(table::take(closed));
+        drop(interrupted);
+        for (fd, left) in [(replaced, 0), (closed, 0), (other, 1)] {
+            if fd != other {
+                table::set_stream(fd);
+            }
+            assert_eq!(take_early(fd).len(), left);
+        }
+        drop(numbers.map(table::take));
+        super::super::sys::close(set);
+    }
 }
