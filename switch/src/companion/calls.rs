@@ -2,15 +2,17 @@
 //!
 //! Owns the counting of calls in the kernel and with the SAN, for each direction. A thread may leave
 //! a call without coming back to us, by a longjmp out of a handler of a signal; so each thread
-//! knows which of the counts are its own. Invariants: a thread counts once for a direction, and when
-//! it calls again the count is this call's; when it has a connection go back to the kernel, its own
-//! calls on it are not waited for: either they were left, or they go on only after that.
+//! knows which of the counts are its own, and where its stack was. Invariants: every call that may
+//! still go on is counted, also one that waits below a handler which calls, too; a call that was left
+//! is counted until its thread calls again from no deeper; when a thread has a connection go back to
+//! the kernel, its own calls on it are not waited for: either they were left, or they go on only
+//! after that.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A call that is counted, until it is dropped or another one of its thread has taken its place.
+/// A call that is counted, until it is dropped or was left.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     count: &'a AtomicU32,
@@ -21,10 +23,18 @@ pub(super) struct Call<'a> {
 
 /// Calls of one thread that are known at a time.
 const MOST: usize = 8;
+/// What the kernel puts on the stack for a handler is more than this; two calls from the same place of
+/// the program differ by less.
+const FRAME: usize = 1024;
+/// Farther away is another stack: that of a handler.
+const STACK: usize = 8 << 20;
+
+/// Which count, which call, and where the stack was; no call where there is no name.
+type Place = Cell<(usize, u64, usize)>;
+const FREE: (usize, u64, usize) = (0, 0, 0);
 
 struct Known {
-    /// Which count, and which call; none where there is no name.
-    places: [Cell<(usize, u64)>; MOST],
+    places: [Place; MOST],
     named: Cell<u64>,
 }
 
@@ -32,18 +42,22 @@ thread_local! {
     // Without a destructor: it is there as long as the thread is.
     static KNOWN: Known = const {
         Known {
-            places: [const { Cell::new((0, 0)) }; MOST],
+            places: [const { Cell::new(FREE) }; MOST],
             named: Cell::new(0),
         }
     };
 }
 
 impl Known {
-    fn place(&self, is: impl Fn(usize, u64) -> bool) -> Option<&Cell<(usize, u64)>> {
-        self.places.iter().find(|place| {
-            let (count, name) = place.get();
-            is(count, name)
+    fn all(&self, is: impl Fn(usize, u64, usize) -> bool) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(move |place| {
+            let (count, name, stack) = place.get();
+            is(count, name, stack)
         })
+    }
+
+    fn call(&self, here: usize, name: u64) -> Option<&Place> {
+        self.all(|at, known, _| at == here && known == name).next()
     }
 }
 
@@ -51,24 +65,38 @@ fn address(count: &AtomicU32) -> usize {
     std::ptr::from_ref(count).addr()
 }
 
+/// Whether a thread whose stack is at `now` has left what it began at `then`. Stacks grow downwards: a
+/// handler's is below that of what it interrupts, or somewhere else.
+fn is_left(then: usize, now: usize) -> bool {
+    (then.saturating_sub(FRAME)..then.saturating_add(STACK)).contains(&now)
+}
+
 impl<'a> Call<'a> {
     /// Counts a call. SeqCst: who changes the phase looks at the count afterwards.
     #[inline]
     pub(super) fn begin(count: &'a AtomicU32) -> Call<'a> {
+        let mark = 0_u8;
+        Call::begin_at(count, std::ptr::from_ref(&mark).addr())
+    }
+
+    /// As `begin`, with the stack there.
+    #[inline]
+    fn begin_at(count: &'a AtomicU32, stack: usize) -> Call<'a> {
         let here = address(count);
         let name = KNOWN.with(|known| {
             let own = known.named.get() + 1;
             known.named.set(own);
-            if let Some(left) = known.place(|at, name| name != 0 && at == here) {
-                // Left, or waiting below a handler: the count is this one's from now on.
-                left.set((here, own));
-                return own;
+            for left in known.all(|at, name, then| name != 0 && at == here && is_left(then, stack))
+            {
+                left.set(FREE);
+                count.fetch_sub(1, Ordering::SeqCst);
             }
-            let free = known.place(|_, name| name == 0);
-            if let Some(free) = free {
-                free.set((here, own));
-            }
+            // First: what is left from here on is counted too often, never too little.
             count.fetch_add(1, Ordering::SeqCst);
+            let free = known.all(|_, name, _| name == 0).next();
+            if let Some(free) = free {
+                free.set((here, own, stack));
+            }
             free.map_or(0, |_| own)
         });
         Call {
@@ -85,8 +113,8 @@ impl Drop for Call<'_> {
         let here = address(self.count);
         let own = self.name == 0
             || KNOWN.with(|known| {
-                let own = known.place(|at, name| name == self.name && at == here);
-                own.inspect(|place| place.set((0, 0))).is_some()
+                let own = known.call(here, self.name);
+                own.inspect(|place| place.set(FREE)).is_some()
             });
         if own {
             self.count.fetch_sub(1, Ordering::SeqCst);
@@ -94,16 +122,15 @@ impl Drop for Call<'_> {
     }
 }
 
-/// The calling thread's own call is not counted any more.
+/// The calling thread's own calls are not counted any more.
 pub(super) fn forget_own(count: &AtomicU32) {
     let here = address(count);
-    let own = KNOWN.with(|known| {
-        let own = known.place(|at, name| name != 0 && at == here);
-        own.inspect(|place| place.set((0, 0))).is_some()
+    KNOWN.with(|known| {
+        for own in known.all(|at, name, _| name != 0 && at == here) {
+            own.set(FREE);
+            count.fetch_sub(1, Ordering::SeqCst);
+        }
     });
-    if own {
-        count.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 #[cfg(test)]
@@ -145,17 +172,42 @@ mod tests {
     }
 
     #[test]
-    fn one_that_goes_on_after_another_has_taken_its_place_ends_nothing() {
+    fn a_call_that_waits_below_a_handler_which_calls_too_stays_counted() {
         let count = AtomicU32::new(0);
-        let outer = Call::begin(&count);
-        drop(Call::begin(&count));
-        assert_eq!(now(&count), 0);
+        let stack = 1 << 40;
+        let outer = Call::begin_at(&count, stack);
+        for handler in [stack - 4096, stack - STACK, stack + 2 * STACK] {
+            let inner = Call::begin_at(&count, handler);
+            assert_eq!(now(&count), 2);
+            drop(inner);
+            assert_eq!(now(&count), 1);
+        }
         drop(outer);
         assert_eq!(now(&count), 0);
-        let outer = Call::begin(&count);
+    }
+
+    #[test]
+    fn what_a_thread_has_left_ends_with_its_next_call_from_there() {
+        let count = AtomicU32::new(0);
+        let stack = 1 << 40;
+        for left in [stack, stack - 4096] {
+            let _left = std::mem::ManuallyDrop::new(Call::begin_at(&count, left));
+        }
+        assert_eq!(now(&count), 2);
+        let again = Call::begin_at(&count, stack - 100);
+        assert_eq!(now(&count), 1);
+        drop(again);
+        assert_eq!(now(&count), 0);
+    }
+
+    #[test]
+    fn one_that_goes_on_after_it_was_forgotten_ends_nothing() {
+        let count = AtomicU32::new(0);
+        let outer = Call::begin_at(&count, 1 << 40);
+        let inner = Call::begin_at(&count, (1 << 40) - 4096);
         forget_own(&count);
         assert_eq!(now(&count), 0);
-        drop(outer);
+        drop((inner, outer));
         forget_own(&count);
         assert_eq!(now(&count), 0);
     }
