@@ -66,7 +66,12 @@ unsafe extern "C-unwind" fn received_for_us(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller's arguments.
-    guard::waiting(|| unsafe { real::recvmsg(fd, message, flags) })
+    let asked = || unsafe { real::recvmsg(fd, message, flags) };
+    match flags & libc::MSG_DONTWAIT {
+        // Nobody waits, and what has been moved must be told of.
+        0 => guard::waiting(asked),
+        _ => asked(),
+    }
 }
 
 /// sendmsg() for the switch, in which the program may wait.
@@ -76,13 +81,22 @@ unsafe extern "C-unwind" fn sent_for_us(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: the caller's arguments.
-    guard::waiting(|| unsafe { real::sendmsg(fd, message, flags) })
+    let asked = || unsafe { real::sendmsg(fd, message, flags) };
+    match flags & libc::MSG_DONTWAIT {
+        // Nobody waits, and what has been moved must be told of.
+        0 => guard::waiting(asked),
+        _ => asked(),
+    }
 }
 
 /// poll() for the switch, in which the program may wait.
 unsafe extern "C-unwind" fn waited_for_us(fds: *mut pollfd, count: nfds_t, time: c_int) -> c_int {
     // SAFETY: the caller's arguments.
-    guard::waiting(|| unsafe { real::poll(fds, count, time) })
+    let asked = || unsafe { real::poll(fds, count, time) };
+    match time {
+        0 => asked(),
+        _ => guard::waiting(asked),
+    }
 }
 
 /// fcntl() for the switch: numbers that it makes are out of the program's reach.

@@ -195,6 +195,8 @@ impl Set {
                 self.kernel_next.store(true, Ordering::Relaxed);
             } else if std::mem::take(&mut ask_kernel) || own_room < out.len() {
                 let rest = out.get_mut(found..).unwrap_or_default();
+                // What was found is found once: with it the call returns.
+                let _whole = (found > 0).then(guard::uncancelled);
                 match sys::wait(wait.set, rest, Time::Millis(0), None) {
                     Ok(events) => {
                         let count = events.len();
