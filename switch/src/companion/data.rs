@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use libc::{c_int, iovec};
 
 use super::calls::Call;
+use super::ending::ends_process;
 use super::guard::Guarded;
 use super::marker::{MARKER, find_marker};
 use super::state::{BETWEEN, BROKEN, GUARDED, KERNEL, SAN, TAKEN};
@@ -656,6 +657,10 @@ impl Companion {
                 Ok(None)
             }
             BROKEN if self.leaving.load(Ordering::SeqCst) => {
+                if ends_process() {
+                    // Not EPIPE, which would end it by a signal.
+                    return Err(io::Error::from_raw_os_error(libc::ECONNRESET));
+                }
                 std::thread::sleep(LEAVING);
                 Ok(None)
             }

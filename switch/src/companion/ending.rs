@@ -4,6 +4,7 @@
 //! nobody waits for it, so what the SAN has still to deliver is looked after in the background; a
 //! connection that has only ever been the kernel's ends without a system call of ours.
 
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::RawFd;
@@ -17,6 +18,16 @@ use wsd_proto::End;
 use super::state::{BETWEEN, BROKEN, Core, GUARDED, KERNEL, SAN, Stage};
 use super::{Companion, kernel, service};
 use crate::conn::Connection;
+
+thread_local! {
+    // Without a destructor: it is there as long as the thread is.
+    static ENDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is the one that ends the process.
+pub(super) fn ends_process() -> bool {
+    ENDS.get()
+}
 
 impl Companion {
     /// Half closes: both paths.
@@ -98,7 +109,9 @@ impl Companion {
             }
             std::thread::yield_now();
         }
-        // Nothing more is taken: who sends now waits for the end of the process.
+        // Nothing more is taken: who sends now waits for the end of the process; but who ends it, and
+        // calls once more in a destructor of the program's, has to go on.
+        ENDS.set(true);
         self.leaving.store(true, Ordering::SeqCst);
         self.end_hand();
         self.end(None);
