@@ -10,7 +10,7 @@
 //! object of the parent.
 
 use std::cell::RefCell;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use parking_lot::lock_api::RawMutex as _;
 use parking_lot::{Mutex, MutexGuard, RawMutex};
 
 use super::state::{BROKEN, Stage};
-use super::{Companion, Reason, registry, service};
+use super::{Companion, Reason, kernel, registry, service};
 use crate::conn;
 
 /// For all peers together to follow back to the kernel.
@@ -349,6 +349,10 @@ pub(super) fn after_in_child() {
         core.held = false;
         core.tcp = None;
         core.shadow = None;
+        if let Some(watched) = core.watched.take() {
+            // SAFETY: open, as it is noted, and the thread that owns it is the parent's.
+            kernel::close(unsafe { OwnedFd::from_raw_fd(watched) });
+        }
         if let Some(connection) = core.connection.take() {
             // The parent's; its end here would end it there.
             let _ = std::mem::ManuallyDrop::new(connection);

@@ -463,10 +463,11 @@ impl Clerk {
             return;
         }
         let watched = companion.upgrade().and_then(|companion| {
-            let core = companion.core.lock();
+            let mut core = companion.core.lock();
             let tcp = core.tcp.as_ref()?;
             let own = kernel::duplicate(tcp.as_raw_fd()).ok()?;
             self.set.add_for_edges(own.as_fd()).ok()?;
+            core.watched = Some(own.as_raw_fd());
             Some(own)
         });
         desk.needs.push(Need {
@@ -487,15 +488,22 @@ impl Clerk {
                 need.pause = (need.pause * 2).min(LAST_LOOK);
                 need.due = Some(now + need.pause);
             }
-            let handed = companion.is_some_and(|companion| companion.is_leaving());
+            let handed = companion
+                .as_ref()
+                .is_some_and(|companion| companion.is_leaving());
             if now > need.since + LOOKING && !(again && need.keep.is_some()) && !handed {
                 // From now on only arrivals matter.
                 need.due = None;
             }
             let stays = again && (need.keep.is_none() || now < need.since + FAREWELL);
             if !stays && let Some(watched) = need.watched.take() {
+                // Under its lock: whoever forks has the number, or the descriptor is closed.
+                let mut core = companion.as_ref().map(|companion| companion.core.lock());
                 self.set.remove(watched.as_fd());
                 kernel::close(watched);
+                if let Some(core) = &mut core {
+                    core.watched = None;
+                }
             }
             stays
         });

@@ -5,7 +5,7 @@
 //! lock, which nobody holds while waiting; who changes a phase holds it, too.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -93,6 +93,9 @@ pub(super) struct Core {
     pub(super) stage: Stage,
     /// Our own descriptor for the TCP socket, while the service thread needs one.
     pub(super) tcp: Option<OwnedFd>,
+    /// The number of another one, by which the service thread is told of each arrival and which it
+    /// closes. Known here as long as it is open, so that a forked child can close its own.
+    pub(super) watched: Option<RawFd>,
     pub(super) connection: Option<Arc<Connection>>,
     /// The application has closed; nobody calls any more.
     pub(super) closed: bool,
