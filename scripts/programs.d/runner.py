@@ -79,13 +79,18 @@ def others(log):
         try:
             if mark in (process / "environ").read_bytes():
                 continue
-            for fd in (process / "fd").iterdir():
-                where = os.readlink(fd)
-                if where.startswith("socket:["):
-                    numbers.add(where[8:-1])
+            held = list((process / "fd").iterdir())
         except OSError:
             # Over meanwhile, or another user's.
             continue
+        for fd in held:
+            try:
+                where = os.readlink(fd)
+            except OSError:
+                # Closed meanwhile, as a server closes files all the time.
+                continue
+            if where.startswith("socket:["):
+                numbers.add(where[8:-1])
     return numbers
 
 
