@@ -17,25 +17,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{PATIENCE, Running, connections, expect_code, text, wsdirect};
 
-/// The preload library, built if it is not there.
+/// The preload library, which cargo builds as a dependency of these tests.
 fn library() -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_wsdirect")).parent().unwrap();
-    let library = folder.join("libwsd_preload.so");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--locked", "-p", "wsd-preload", "--lib"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cfg!(feature = "verbs") {
-        build.arg("--no-default-features");
-    }
-    if folder.ends_with("release") {
-        build.arg("--release");
-    }
-    build.arg("--target-dir").arg(folder.parent().unwrap());
-    if !library.exists() {
-        assert!(build.status().unwrap().success());
-    }
-    library
+    let beside = Path::new(env!("CARGO_BIN_EXE_wsdirect")).parent().unwrap();
+    beside.join("deps/libwsd_preload.so")
 }
 
 fn under_run(arguments: &[&str], eager: bool) -> Command {
