@@ -4,8 +4,9 @@
 //! functions that we export. Most need no distinction, for what is not in the table goes straight to
 //! libc. Two things do: descriptors that our code makes are put out of the program's way, and only
 //! our code may close them. That is all this flag is asked for; calls on connections never look at
-//! it, for a handler of a signal may run while it is set. A `longjmp` out of such a handler leaves
-//! it set, with the place on the stack that was jumped out of: above that place it does not hold.
+//! it, for a handler of a signal may run while it is set. A `longjmp` out of such a handler that we do
+//! not see leaves it set, with the place on the stack that was jumped out of: above that place it does
+//! not hold.
 //!
 //! In our code a thread cannot be cancelled, but in the waits of a call that is a point of
 //! cancellation: what our code does on the way is none of the program's, and may not be left halfway.
@@ -15,6 +16,8 @@
 
 use core::ffi::c_int;
 use std::cell::Cell;
+
+use wsd_switch::companion::Jump;
 
 /// What we keep for each thread. All zero at first.
 #[repr(C)]
@@ -33,8 +36,30 @@ struct ThreadState {
     holds: Cell<usize>,
     /// There was more at a time than there are names.
     unnamed: Cell<usize>,
-    held: [Cell<usize>; NAMES],
+    held: [Cell<Hold>; NAMES],
 }
+
+impl ThreadState {
+    /// One that it holds less: this one, if it is known by name.
+    fn forget(&self, own: Option<usize>) {
+        let left = self.holds.get().saturating_sub(1);
+        if let Some(last) = self.held.get(left) {
+            if let Some(own) = own.and_then(|at| self.held.get(at)) {
+                own.set(last.get());
+            }
+            last.set((0, NOWHERE));
+        }
+        self.holds.set(left);
+        if left == 0 {
+            self.unnamed.set(0);
+        }
+    }
+}
+
+/// By what name, and where the stack was.
+type Hold = (usize, usize);
+/// Where no stack is, and no jump goes past: whether it is held is not certain.
+const NOWHERE: usize = 0;
 
 /// So many things that a thread holds are known by name.
 const NAMES: usize = 10;
@@ -45,9 +70,9 @@ core::arch::global_asm!(
     ".globl wsd_thread",
     ".hidden wsd_thread",
     ".type wsd_thread,@object",
-    ".size wsd_thread,128",
+    ".size wsd_thread,208",
     "wsd_thread:",
-    ".zero 128",
+    ".zero 208",
     ".popsection",
 );
 
@@ -80,7 +105,7 @@ fn state() -> *const ThreadState {
     at
 }
 
-const _: () = assert!(size_of::<ThreadState>() == 128);
+const _: () = assert!(size_of::<ThreadState>() == 208);
 
 fn with<T>(work: impl FnOnce(&ThreadState) -> T) -> T {
     // SAFETY: the block is this thread's, zeroed bytes of this size are ours for the thread's life,
@@ -252,38 +277,42 @@ pub(crate) fn set_forking(on: bool) {
     with(|s| s.forking.set(usize::from(on)));
 }
 
-/// The thread holds something with this name from now on: after a fork the child asks for it by
-/// [`holds_of`]. To be said before it is held. A `longjmp` leaves it held for ever.
+/// Takes hold of something with this name: after a fork the child asks for it by [`holds_of`].
 #[inline]
-pub(crate) fn hold(name: usize) {
+pub(crate) fn hold(name: usize, take: impl FnOnce()) {
+    hold_at(name, stack(), take);
+}
+
+#[inline]
+fn hold_at(name: usize, here: usize, take: impl FnOnce()) {
     with(|s| {
         let at = s.holds.get();
         // First, so that a handler of a signal names its own behind it.
         s.holds.set(at + 1);
-        match s.held.get(at) {
-            Some(place) => place.set(name),
+        let place = s.held.get(at);
+        match place {
+            Some(place) => place.set((name, NOWHERE)),
             None => s.unnamed.set(1),
+        }
+        take();
+        if let Some(place) = place {
+            place.set((name, here));
         }
     });
 }
 
-/// It is held no more.
+/// Gives back what has this name.
 #[inline]
-pub(crate) fn let_go(name: usize) {
+pub(crate) fn let_go(name: usize, give_back: impl FnOnce()) {
     with(|s| {
-        let left = s.holds.get().saturating_sub(1);
-        if let Some(last) = s.held.get(left)
-            && last.get() != name
-        {
-            let own = s.held.iter().take(left).find(|place| place.get() == name);
-            if let Some(own) = own {
-                own.set(last.get());
-            }
-        }
-        s.holds.set(left);
-        if left == 0 {
-            s.unnamed.set(0);
-        }
+        let known = s.held.iter().take(s.holds.get());
+        let own = known.enumerate().filter(|(_, place)| place.get().0 == name);
+        let own = own.last().map(|(at, place)| {
+            place.set((name, NOWHERE));
+            at
+        });
+        give_back();
+        s.forget(own);
     });
 }
 
@@ -291,8 +320,27 @@ pub(crate) fn let_go(name: usize) {
 pub(crate) fn holds_of(name: usize) -> Option<usize> {
     with(|s| {
         let held = s.held.iter().take(s.holds.get());
-        (s.unnamed.get() == 0).then(|| held.filter(|place| place.get() == name).count())
+        (s.unnamed.get() == 0).then(|| held.filter(|place| place.get().0 == name).count())
     })
+}
+
+/// The thread is about to jump: it is in our code no more if it leaves that, and `give_back` is told
+/// what it held there, as far as there are names.
+pub(crate) fn jump(jump: Jump, mut give_back: impl FnMut(usize)) {
+    with(|s| {
+        for at in (0..s.holds.get().min(NAMES)).rev() {
+            let (name, then) = s.held.get(at).map_or((0, NOWHERE), Cell::get);
+            if jump.leaves(then) {
+                give_back(name);
+                s.forget(Some(at));
+            }
+        }
+        let entered = s.inside.get();
+        if entered != 0 && entered != usize::MAX && jump.leaves(entered) {
+            s.inside.set(0);
+            set_cancel_state(s.cancel.get());
+        }
+    });
 }
 
 /// Runs `work` unless the thread is in such work already.
@@ -348,26 +396,51 @@ mod tests {
     #[test]
     fn what_a_thread_holds_is_known_by_name_until_it_is_too_much() {
         let name = |n: usize| 1000 + n;
-        hold(name(1));
-        hold(name(2));
-        hold(name(1));
+        hold(name(1), || ());
+        hold(name(2), || ());
+        hold(name(1), || ());
         assert_eq!(holds_of(name(1)), Some(2));
-        let_go(name(2));
+        let_go(name(2), || ());
         assert_eq!((holds_of(name(1)), holds_of(name(2))), (Some(2), Some(0)));
         std::thread::spawn(move || assert_eq!(holds_of(name(1)), Some(0)))
             .join()
             .unwrap();
         for n in 0..NAMES {
-            hold(name(n));
+            hold(name(n), || ());
         }
         assert_eq!(holds_of(name(1)), None);
         for n in 0..NAMES {
-            let_go(name(n));
+            let_go(name(n), || ());
         }
         assert_eq!(holds_of(name(1)), None, "which ones are left is not known");
-        let_go(name(1));
-        let_go(name(1));
+        let_go(name(1), || ());
+        let_go(name(1), || ());
         assert_eq!(holds_of(name(1)), Some(0));
+    }
+
+    #[test]
+    fn a_jump_ends_what_lies_below_its_goal() {
+        let (top, name) = (1 << 40, |n: usize| 2000 + n);
+        std::thread::spawn(move || {
+            hold_at(name(1), top, || ());
+            hold_at(name(2), top - 2000, || ());
+            hold_at(name(1), top - 3000, || ());
+            let mut given = Vec::new();
+            jump(Jump::new(top - 9000, top - 1000), |name| given.push(name));
+            assert_eq!(given, [name(1), name(2)]);
+            assert_eq!((holds_of(name(1)), holds_of(name(2))), (Some(1), Some(0)));
+
+            let here = stack();
+            set_cancel_state(CANCEL_ENABLE);
+            let _left = std::mem::ManuallyDrop::new(enter_at(here, 0));
+            jump(Jump::new(here - 100, here), |_| ());
+            assert!(inside(), "the jump ends below");
+            jump(Jump::new(here - 100, here + 100), |_| ());
+            assert!(!inside());
+            assert_eq!(set_cancel_state(CANCEL_ENABLE), CANCEL_ENABLE);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(crate) fn prepare() {
     ONCE.call_once(|| {
         real::find_all();
         environment::remember();
+        calls::jump::find_key();
         calls::process::watch_forks();
         calls::give_kernel();
     });

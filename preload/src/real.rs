@@ -379,6 +379,16 @@ real! {
     fn _exit(code: c_int) -> () = { direct!(libc::SYS_exit_group, code); };
     fn _Exit(code: c_int) -> () = { direct!(libc::SYS_exit_group, code); };
 
+    // Jumps.
+    fn longjmp(buffer: *mut c_void, value: c_int) -> ()
+        = { let _ = (buffer, value); std::process::abort() };
+    fn _longjmp(buffer: *mut c_void, value: c_int) -> ()
+        = { let _ = (buffer, value); std::process::abort() };
+    fn siglongjmp(buffer: *mut c_void, value: c_int) -> ()
+        = { let _ = (buffer, value); std::process::abort() };
+    fn __longjmp_chk(buffer: *mut c_void, value: c_int) -> ()
+        = { let _ = (buffer, value); std::process::abort() };
+
     // Streams.
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE = missing();
     fn fclose(stream: *mut FILE) -> c_int = missing();

@@ -16,7 +16,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use wsd_switch::companion::Companion;
+use wsd_switch::companion::{Companion, Jump};
 
 use crate::sets::Notes;
 use crate::{file, guard, sets};
@@ -174,18 +174,29 @@ impl Drop for Held {
 
 impl Slot {
     fn name(&self) -> usize {
-        ptr::from_ref(self).addr()
+        ptr::from_ref(self).expose_provenance()
     }
 
     fn pin(&self) {
-        guard::hold(self.name());
-        self.pins.fetch_add(1, Ordering::SeqCst);
+        guard::hold(self.name(), || {
+            self.pins.fetch_add(1, Ordering::SeqCst);
+        });
     }
 
     fn unpin(&self) {
-        self.pins.fetch_sub(1, Ordering::Release);
-        guard::let_go(self.name());
+        guard::let_go(self.name(), || {
+            self.pins.fetch_sub(1, Ordering::Release);
+        });
     }
+}
+
+/// The thread is about to jump out of calls, and will not give back itself what they held.
+pub(crate) fn jump(jump: Jump) {
+    guard::jump(jump, |name| {
+        let slot = ptr::with_exposed_provenance::<Slot>(name);
+        // SAFETY: the name is a slot's address, told by `pin`; slots stay.
+        unsafe { &*slot }.pins.fetch_sub(1, Ordering::Release);
+    });
 }
 
 /// The map. Pages come with the first entry and stay.
@@ -487,6 +498,28 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         false
+    }
+
+    #[test]
+    fn what_a_thread_has_jumped_out_of_keeps_nothing() {
+        const FD: RawFd = 700_040;
+        #[inline(never)]
+        fn deeper(fd: RawFd) -> ManuallyDrop<Held> {
+            let room = [0_u8; 4096];
+            std::hint::black_box(&room);
+            ManuallyDrop::new(get(fd).unwrap())
+        }
+        let (stream, _peer) = connection();
+        let d = descriptor(&stream);
+        assert!(insert(FD, Arc::clone(&d)).is_none());
+        let mark = 0_u8;
+        let here = ptr::from_ref(&mark).addr();
+        let held = get(FD).unwrap();
+        let _left = deeper(FD);
+        jump(Jump::new(here - (64 << 10), here - 4000));
+        drop(held);
+        assert!(take(FD).unwrap().last);
+        assert!(is_let_go(&d));
     }
 
     #[test]

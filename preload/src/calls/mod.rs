@@ -6,6 +6,7 @@ pub(crate) mod epoll;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod info;
+pub(crate) mod jump;
 pub(crate) mod life;
 pub(crate) mod message;
 pub(crate) mod pass;

@@ -1,14 +1,11 @@
 /* siglongjmp() out of a handler, out of every call that waits, before a connection has changed its
  * path and after it. The same sockets and sets work afterwards, also when another process is to
  * share them, and by stdio. */
-#include "pair.h"
+#include "waits.h"
 #include <setjmp.h>
 #include <sys/ioctl.h>
 
 static sigjmp_buf place;
-static struct pair p;
-static int set, listener, full;
-static struct sockaddr_in where, full_where;
 
 static void handler(int number) {
     (void)number;
@@ -20,56 +17,10 @@ static void alarm_ms(long ms) {
     CHECK(setitimer(ITIMER_REAL, &t, NULL) == 0);
 }
 
-enum way { POLL, PPOLL, SELECT, PSELECT, EPOLL, EPOLL_PWAIT, RECV, READ, ALL, ACCEPT, CONNECT,
-           WAYS };
-
-static void wait_by(enum way way) {
-    char b[8];
-    struct pollfd f = {p.server, POLLIN, 0};
-    struct epoll_event e;
-    fd_set in;
-    sigset_t none;
-    sigemptyset(&none);
-    FD_ZERO(&in);
-    FD_SET(p.server, &in);
-    switch (way) {
-    case POLL:
-        poll(&f, 1, -1);
-        break;
-    case PPOLL:
-        ppoll(&f, 1, NULL, &none);
-        break;
-    case SELECT:
-        select(p.server + 1, &in, NULL, NULL, NULL);
-        break;
-    case PSELECT:
-        pselect(p.server + 1, &in, NULL, NULL, NULL, &none);
-        break;
-    case EPOLL:
-        epoll_wait(set, &e, 1, -1);
-        break;
-    case EPOLL_PWAIT:
-        epoll_pwait(set, &e, 1, -1, &none);
-        break;
-    case RECV:
-        recv(p.server, b, sizeof b, 0);
-        break;
-    case READ:
-        (void)!read(p.server, b, sizeof b);
-        break;
-    case ALL:
-        recv(p.server, b, sizeof b, MSG_WAITALL);
-        break;
-    case ACCEPT:
-        accept(listener, NULL, NULL);
-        break;
-    default: {
-        static int fd;
-        fd = socket(AF_INET, SOCK_STREAM, 0);
-        connect(fd, (struct sockaddr *)&full_where, sizeof full_where);
-    }
-    }
-    puts("it came back");
+static void connects(void) {
+    static int fd;
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    connect(fd, (struct sockaddr *)&full_where, sizeof full_where);
 }
 
 /* Deeper or higher on the stack than the one before. */
@@ -80,6 +31,7 @@ static void __attribute__((noinline)) deep(enum way way, int depth) {
         deep(way, depth - 1);
     } else {
         wait_by(way);
+        puts("it came back");
     }
     room[511] = room[0];
 }
@@ -90,33 +42,9 @@ static void jump_out(enum way way, int depth) {
         deep(way, depth);
     }
     alarm_ms(0);
-}
-
-static int bound(struct sockaddr_in *at, int backlog) {
-    socklen_t len = sizeof *at;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)at, len) == 0 && listen(fd, backlog) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)at, &len) == 0);
-    return fd;
-}
-
-static void works(const char *when) {
-    struct epoll_event e;
-    put(p.client, "abc");
-    CHECK(epoll_wait(set, &e, 1, 10000) == 1 && e.data.u64 == 9);
-    take(p.server, 3);
-    put(p.server, "defg");
-    take(p.client, 4);
-    int one = socket(AF_INET, SOCK_STREAM, 0);
-    CHECK(connect(one, (struct sockaddr *)&where, sizeof where) == 0);
-    int two = accept(listener, NULL, NULL);
-    CHECK(two >= 0);
-    put(one, "x");
-    take(two, 1);
-    close(one);
-    close(two);
-    printf("%s: all works\n", when);
+    int state;
+    CHECK(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state) == 0);
+    CHECK(state == PTHREAD_CANCEL_ENABLE);
 }
 
 static void *sends(void *fd) {
@@ -135,7 +63,7 @@ static void wakes(void) {
         CHECK(pthread_create(&thread, NULL, sends, &p.client) == 0);
         if (way == RECV || way == READ) {
             CHECK(read(p.server, &c, 1) == 1 && c == 'z');
-        } else if (way == EPOLL || way == EPOLL_PWAIT) {
+        } else if (way == EPOLL || way == EPOLL_PWAIT || way == EPOLL_PWAIT2) {
             CHECK(epoll_wait(set, &e, 1, -1) == 1);
             take(p.server, 1);
         } else {
@@ -170,9 +98,19 @@ static void often(void) {
         if (sigsetjmp(place, 1) == 0) {
             alarm_ms(3);
             wait_by((enum way)(i % CONNECT));
+            puts("it came back");
         }
         alarm_ms(0);
     }
+}
+
+/* Out of a handler that has a stack of its own. */
+static void on_own_stack(void) {
+    static char room[64 << 10];
+    stack_t own = {.ss_sp = room, .ss_size = sizeof room};
+    struct sigaction act = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+    CHECK(sigaltstack(&own, NULL) == 0 && sigaction(SIGALRM, &act, NULL) == 0);
+    often();
 }
 
 int main(void) {
@@ -218,7 +156,9 @@ int main(void) {
     works("after many");
     forked();
     works("after a fork");
+    on_own_stack();
     warm(p);
+    works("after many on a stack of their own");
     for (way = 0; way < WAYS; way++) {
         jump_out((enum way)way, 1);
     }

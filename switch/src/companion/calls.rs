@@ -4,12 +4,13 @@
 //! a call without coming back to us, by a longjmp out of a handler of a signal; so each thread
 //! knows which of the counts are its own, and where its stack was. Invariants: every call that may
 //! still go on is counted, also one that waits below a handler which calls, too; a call that was left
-//! is counted until its thread calls again from no deeper; when a thread has a connection go back to
-//! the kernel, its own calls on it are not waited for: either they were left, or they go on only
-//! after that.
+//! is counted until the [`Jump`] is told, or else until its thread calls again from no deeper; when a
+//! thread has a connection go back to the kernel, its own calls on it are not waited for: either they
+//! were left, or they go on only after that.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A call that is counted, until it is dropped or was left.
@@ -30,8 +31,8 @@ const FRAME: usize = 1024;
 const STACK: usize = 8 << 20;
 
 /// Which count, which call, and where the stack was; no call where there is no name.
-type Place = Cell<(usize, u64, usize)>;
-const FREE: (usize, u64, usize) = (0, 0, 0);
+type Place = Cell<(*const AtomicU32, u64, usize)>;
+const FREE: (*const AtomicU32, u64, usize) = (ptr::null(), 0, 0);
 
 struct Known {
     places: [Place; MOST],
@@ -49,20 +50,19 @@ thread_local! {
 }
 
 impl Known {
-    fn all(&self, is: impl Fn(usize, u64, usize) -> bool) -> impl Iterator<Item = &Place> {
+    fn all(
+        &self,
+        is: impl Fn(*const AtomicU32, u64, usize) -> bool,
+    ) -> impl Iterator<Item = &Place> {
         self.places.iter().filter(move |place| {
             let (count, name, stack) = place.get();
             is(count, name, stack)
         })
     }
 
-    fn call(&self, here: usize, name: u64) -> Option<&Place> {
+    fn call(&self, here: *const AtomicU32, name: u64) -> Option<&Place> {
         self.all(|at, known, _| at == here && known == name).next()
     }
-}
-
-fn address(count: &AtomicU32) -> usize {
-    std::ptr::from_ref(count).addr()
 }
 
 /// Whether a thread whose stack is at `now` has left what it began at `then`. Stacks grow downwards: a
@@ -71,18 +71,59 @@ fn is_left(then: usize, now: usize) -> bool {
     (then.saturating_sub(FRAME)..then.saturating_add(STACK)).contains(&now)
 }
 
+/// A longjmp of the calling thread, about to happen: the ends of its way on the stack, of which
+/// either may be on that of a handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Jump {
+    from: usize,
+    to: usize,
+}
+
+impl Jump {
+    /// From one place on the stack to another.
+    pub fn new(from: usize, to: usize) -> Jump {
+        Jump { from, to }
+    }
+
+    /// Whether it leaves what the thread began with its stack at `then`.
+    pub fn leaves(self, then: usize) -> bool {
+        let Jump { from, to } = self;
+        let by_the_handler = then >= from && then - from < STACK;
+        let before = then < to && to - then <= STACK;
+        if from < to && to - from <= STACK {
+            by_the_handler && before
+        } else {
+            by_the_handler || before
+        }
+    }
+
+    /// The calls that it leaves are not counted any more.
+    ///
+    /// # Safety
+    /// The companions of the thread's calls are still there.
+    pub unsafe fn tell(self) {
+        KNOWN.with(|known| {
+            for left in known.all(|_, name, then| name != 0 && self.leaves(then)) {
+                let (count, ..) = left.replace(FREE);
+                // SAFETY: the caller's promise.
+                unsafe { &*count }.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+    }
+}
+
 impl<'a> Call<'a> {
     /// Counts a call. SeqCst: who changes the phase looks at the count afterwards.
     #[inline]
     pub(super) fn begin(count: &'a AtomicU32) -> Call<'a> {
         let mark = 0_u8;
-        Call::begin_at(count, std::ptr::from_ref(&mark).addr())
+        Call::begin_at(count, ptr::from_ref(&mark).addr())
     }
 
     /// As `begin`, with the stack there.
     #[inline]
     fn begin_at(count: &'a AtomicU32, stack: usize) -> Call<'a> {
-        let here = address(count);
+        let here = ptr::from_ref(count);
         let name = KNOWN.with(|known| {
             let own = known.named.get() + 1;
             known.named.set(own);
@@ -110,7 +151,7 @@ impl<'a> Call<'a> {
 impl Drop for Call<'_> {
     #[inline]
     fn drop(&mut self) {
-        let here = address(self.count);
+        let here = ptr::from_ref(self.count);
         let own = self.name == 0
             || KNOWN.with(|known| {
                 let own = known.call(here, self.name);
@@ -124,7 +165,7 @@ impl Drop for Call<'_> {
 
 /// The calling thread's own calls are not counted any more.
 pub(super) fn forget_own(count: &AtomicU32) {
-    let here = address(count);
+    let here = ptr::from_ref(count);
     KNOWN.with(|known| {
         for own in known.all(|at, name, _| name != 0 && at == here) {
             own.set(FREE);
@@ -197,6 +238,39 @@ mod tests {
         let again = Call::begin_at(&count, stack - 100);
         assert_eq!(now(&count), 1);
         drop(again);
+        assert_eq!(now(&count), 0);
+    }
+
+    #[test]
+    fn a_jump_leaves_what_lies_between_its_ends_and_nothing_above() {
+        let stack = 1 << 40;
+        let handler = stack + 2 * STACK;
+        let jump = Jump::new(stack - 9000, stack);
+        assert!(jump.leaves(stack - 1) && jump.leaves(stack - 9000));
+        assert!(!jump.leaves(stack) && !jump.leaves(stack - 9001));
+        for handler in [stack + 2 * STACK, stack - 2 * STACK] {
+            let out = Jump::new(handler, stack);
+            assert!(out.leaves(handler + 100) && out.leaves(stack - 100));
+            assert!(!out.leaves(stack) && !out.leaves(stack + 100));
+        }
+        let inside = Jump::new(handler, handler + 500);
+        assert!(inside.leaves(handler + 100));
+        assert!(!inside.leaves(stack - 100) && !inside.leaves(handler + 500));
+    }
+
+    #[test]
+    fn what_a_jump_leaves_is_not_counted_from_then_on() {
+        let count = AtomicU32::new(0);
+        let stack = 1 << 40;
+        let outer = Call::begin_at(&count, stack);
+        let _left = std::mem::ManuallyDrop::new(Call::begin_at(&count, stack - 4096));
+        assert_eq!(now(&count), 2);
+        // SAFETY: the count is there.
+        unsafe { Jump::new(stack - 9000, stack - 2000).tell() };
+        assert_eq!(now(&count), 1);
+        let deeper = Call::begin_at(&count, stack - 8192);
+        assert_eq!(now(&count), 2);
+        drop((deeper, outer));
         assert_eq!(now(&count), 0);
     }
 

@@ -25,6 +25,7 @@
 
 mod back;
 mod cache;
+#[allow(unsafe_code)]
 mod calls;
 mod cut;
 #[allow(unsafe_code)]
@@ -70,6 +71,7 @@ use state::{Core, Direction, GUARDED, KERNEL, SAN};
 
 use crate::conn::Connection;
 
+pub use calls::Jump;
 pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};
 pub use reason::{Path, Reason};
