@@ -16,6 +16,7 @@
 
 use core::ffi::c_int;
 use std::cell::Cell;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use wsd_switch::companion::Jump;
 
@@ -40,6 +41,14 @@ struct ThreadState {
 }
 
 impl ThreadState {
+    /// Out of our code. A handler of a signal that enters on the way keeps what it finds in `cancel`, too.
+    fn leave(&self) {
+        let before = self.cancel.get();
+        compiler_fence(Ordering::SeqCst);
+        self.inside.set(0);
+        set_cancel_state(before);
+    }
+
     /// One that it holds less: this one, if it is known by name.
     fn forget(&self, own: Option<usize>) {
         let left = self.holds.get().saturating_sub(1);
@@ -168,10 +177,7 @@ fn enter_at(here: usize, is_point: c_int) -> Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         if self.outermost {
-            with(|s| {
-                s.inside.set(0);
-                set_cancel_state(s.cancel.get());
-            });
+            with(ThreadState::leave);
         }
     }
 }
@@ -337,8 +343,7 @@ pub(crate) fn jump(jump: Jump, mut give_back: impl FnMut(usize)) {
         }
         let entered = s.inside.get();
         if entered != 0 && entered != usize::MAX && jump.leaves(entered) {
-            s.inside.set(0);
-            set_cancel_state(s.cancel.get());
+            s.leave();
         }
     });
 }

@@ -284,7 +284,8 @@ struct Asleep<'a>(&'a Connection, Option<u64>);
 
 impl Drop for Asleep<'_> {
     fn drop(&mut self) {
-        if let Some(me) = self.1.take() {
+        // A panic comes with the lock held; the thread's next sleep removes what stays.
+        if let Some(me) = self.1.take().filter(|_| !std::thread::panicking()) {
             let mut state = self.0.lock();
             state.waiters.remove(me);
             self.0.leave(state);
