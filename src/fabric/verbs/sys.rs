@@ -288,9 +288,13 @@ impl CmEvent {
 pub(super) struct Channel {
     raw: NonNull<raw::Channel>,
     fd: RawFd,
+    /// Taking an event out may change the state of the queue pair that it is about, which librdmacm
+    /// does not lock: no queue pair is destroyed meanwhile. Nothing waits under it.
+    taking: Mutex<()>,
 }
 
-// SAFETY: librdmacm may be called from any thread; an event channel is a descriptor.
+// SAFETY: librdmacm may be called from any thread; an event channel is a descriptor. What taking an
+// event out must not meet is done under `taking`.
 unsafe impl Send for Channel {}
 // SAFETY: as above.
 unsafe impl Sync for Channel {}
@@ -302,7 +306,8 @@ impl Channel {
         // SAFETY: two places for results.
         check(unsafe { raw::wsd_channel_open(&raw mut out, &raw mut fd) })?;
         let raw = NonNull::new(out).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { raw, fd }))
+        let taking = Mutex::new(());
+        Ok(Arc::new(Self { raw, fd, taking }))
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -321,8 +326,12 @@ impl Channel {
             length: 0,
             data: [0; 69],
         };
-        // SAFETY: a live channel and a place for the result.
-        let any = check(unsafe { raw::wsd_channel_next(self.raw.as_ptr(), &raw mut event) })?;
+        let taken = {
+            let _taking = self.taking.lock();
+            // SAFETY: a live channel and a place for the result; no queue pair goes meanwhile.
+            unsafe { raw::wsd_channel_next(self.raw.as_ptr(), &raw mut event) }
+        };
+        let any = check(taken)?;
         if any == 0 {
             return Ok(None);
         }
@@ -503,7 +512,8 @@ pub(super) static LEFT: std::sync::atomic::AtomicUsize = std::sync::atomic::Atom
 #[derive(Debug)]
 pub(super) struct Conn {
     raw: NonNull<raw::Conn>,
-    /// For what librdmacm does not lock itself: the state of the queue pair.
+    /// For what librdmacm does not lock itself: the state of the queue pair. Taken before `taking` of
+    /// the channel.
     control: Mutex<()>,
     /// Where its completions come out, once it has queues.
     seat: OnceLock<Seat>,
@@ -568,6 +578,8 @@ impl Conn {
 
     /// Names it in the events that are taken out from now on.
     pub(super) fn set_context(&self, context: u64) {
+        // Whoever takes an event out reads it.
+        let _taking = self.channel.taking.lock();
         // SAFETY: a live connection.
         unsafe { raw::wsd_conn_context(self.at(), context) };
     }
@@ -675,6 +687,7 @@ impl Conn {
         rnr_retry: u8,
     ) -> io::Result<()> {
         let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let _control = self.control.lock();
         // SAFETY: a live connection and readable data of the length given.
         check(unsafe {
             let data = data.as_ptr().cast();
@@ -692,6 +705,7 @@ impl Conn {
         ack_timeout: u8,
     ) -> io::Result<()> {
         let length = u8::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let _control = self.control.lock();
         // SAFETY: a live connection and readable data of the length given.
         check(unsafe {
             raw::wsd_conn_accept(
@@ -744,7 +758,9 @@ impl Conn {
     /// comes. The caller sees to it that nobody posts meanwhile or afterwards.
     pub(super) fn kill(&self) {
         let _control = self.control.lock();
-        // SAFETY: a live connection; the caller keeps others from posting.
+        let _taking = self.channel.taking.lock();
+        // SAFETY: a live connection; the caller keeps others from posting, and librdmacm does not
+        // look at the queue pair meanwhile.
         unsafe { raw::wsd_conn_kill(self.at()) };
     }
 

@@ -4,6 +4,7 @@
 mod closing;
 mod mishaps;
 mod posted;
+mod racing;
 mod registrations;
 mod sharing;
 
@@ -23,7 +24,7 @@ use crate::fabric::soft::tests::rig::{
 };
 use crate::fabric::{
     Access, ArmFor, ConnectError, DeregisterError, Ending, Endpoint, Event, Fabric, Key,
-    ListenError, OpId, Outcome, Piece, Post, PostError, Posted, Region, Released, Token,
+    ListenError, OpId, Outcome, Piece, Post, PostError, Posted, Region, Released, Request, Token,
 };
 
 pub(super) const NEEDS: &str = "an address that an RDMA device serves, in WSD_VM_ADDRESS";
