@@ -144,7 +144,8 @@ pub(crate) fn wait(
         if spins {
             // After this look, too, something may have come: it ends with another one, or with one
             // that is armed.
-            spins = SPIN.with(|spin| spin.watch(|| companions(fds, asked)));
+            let found = SPIN.with(|spin| spin.watch(|| companions(fds, asked)));
+            spins = found.is_some();
             if spins {
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use wsd_switch::companion::{Companion, spin_time};
+use wsd_switch::companion::{Companion, Trials, spin_time};
 
 use super::Set;
 use super::wait::Counted;
@@ -27,60 +27,20 @@ static SPINNING: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Spin {
     /// When a connection last had something to tell, in nanoseconds.
     active_at: AtomicU64,
-    /// Failures in a row.
-    failures: AtomicU32,
-    /// Waits that are not to try it.
-    rest: AtomicU32,
+    trials: Trials,
 }
-
-/// So many failures in a row cost nothing; more of them a rest of at most this power of two.
-const FAILURES: u32 = 4;
-const LONGEST_REST: u32 = 5;
-/// The rest if another thread has had the processor for long: who sleeps is woken sooner.
-const CROWDED: u32 = 1 << 12;
-/// So long in nanoseconds.
-const LONG: u64 = 60_000;
-/// Looks before others are given way.
-const ALONE: u32 = 8;
 
 impl Spin {
     pub(crate) const fn new() -> Spin {
         Spin {
             active_at: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-            rest: AtomicU32::new(0),
+            trials: Trials::new(),
         }
     }
 
     /// A connection has had something to tell.
     pub(crate) fn has_news(&self) {
         self.active_at.store(now(), Ordering::Relaxed);
-    }
-
-    /// Whether to try it now.
-    fn is_due(&self) -> bool {
-        let rest = self.rest.load(Ordering::Relaxed);
-        if rest > 0 {
-            self.rest.store(rest - 1, Ordering::Relaxed);
-        }
-        rest == 0
-    }
-
-    fn has_paid(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-    }
-
-    fn has_not_paid(&self) {
-        let failures = self.failures.load(Ordering::Relaxed).saturating_add(1);
-        self.failures.store(failures, Ordering::Relaxed);
-        if let Some(more) = failures.checked_sub(FAILURES) {
-            let rest = 1 << more.min(LONGEST_REST);
-            self.rest.store(rest, Ordering::Relaxed);
-        }
-    }
-
-    fn is_in_the_way(&self) {
-        self.rest.store(CROWDED, Ordering::Relaxed);
     }
 }
 
@@ -94,70 +54,75 @@ fn spinners() -> u32 {
 }
 
 impl Spin {
-    /// Waits a moment for those that are not armed, if something has come lately. Whether something
-    /// has come. To be followed by a look at them.
-    pub(crate) fn watch(&self, unarmed: impl FnOnce() -> Vec<Arc<Companion>>) -> bool {
+    /// Waits a moment for those that are not armed, if something has come lately. For which of them
+    /// something has come: it has been taken from the provider, and is to be looked at.
+    pub(crate) fn watch(&self, unarmed: impl FnOnce() -> Vec<Arc<Companion>>) -> Option<usize> {
         let budget = u64::try_from(spin_time().as_nanos()).unwrap_or(u64::MAX);
         let begun = now();
         let active_at = self.active_at.load(Ordering::Relaxed);
-        if budget == 0 || begun.saturating_sub(active_at) > FRESH || !self.is_due() {
-            return false;
+        if budget == 0 || begun.saturating_sub(active_at) > FRESH || !self.trials.is_due() {
+            return None;
         }
         let _inside = guard::enter();
         let unarmed = unarmed();
         if unarmed.is_empty() {
-            return false;
+            return None;
         }
         let spinning = Counted::new(&SPINNING);
         if SPINNING.load(Ordering::Relaxed) > spinners() {
-            return false;
+            return None;
         }
-        let mut looks = 0;
-        let mut last = begun;
-        let mut crowded = false;
         let found = loop {
-            if unarmed.iter().any(|companion| companion.glance()) {
-                break true;
+            let found = unarmed.iter().position(|companion| companion.glance());
+            if found.is_some() {
+                break found;
             }
-            let time = now();
-            crowded |= time.saturating_sub(last) > LONG;
-            last = time;
-            if time.saturating_sub(begun) >= budget {
-                break false;
+            if now().saturating_sub(begun) >= budget {
+                break None;
             }
-            looks += 1;
-            if looks < ALONE {
-                std::hint::spin_loop();
-            } else {
-                // The peer may be waiting for this very processor.
-                std::thread::yield_now();
-            }
+            std::hint::spin_loop();
         };
         drop(spinning);
-        if crowded {
-            self.is_in_the_way();
-        } else if found {
-            self.has_paid();
+        if found.is_some() {
+            self.trials.has_paid();
         } else {
-            self.has_not_paid();
+            self.trials.has_not_paid();
         }
         found
     }
 }
 
 impl Set {
-    /// As [`Spin::watch`].
+    /// As [`Spin::watch`]: whether something has come.
     pub(super) fn spin(&self) -> bool {
-        self.spin.watch(|| {
+        let mut names = Vec::new();
+        let found = self.spin.watch(|| {
             let state = self.lock();
-            let unarmed = state.ready.iter().take(SPUN).filter_map(|cookie| {
-                let (index, generation) = cookie.parts();
-                let place = state.members.get(index as usize)?;
-                let member = place.member.as_ref()?;
-                (place.generation == generation).then(|| member.companion.upgrade())?
-            });
-            unarmed.collect()
-        })
+            let (cookies, unarmed) = state
+                .ready
+                .iter()
+                .take(SPUN)
+                .filter_map(|cookie| {
+                    let (index, generation) = cookie.parts();
+                    let place = state.members.get(index as usize)?;
+                    let member = place
+                        .member
+                        .as_ref()
+                        .filter(|_| place.generation == generation)?;
+                    Some((*cookie, member.companion.upgrade()?))
+                })
+                .unzip();
+            names = cookies;
+            unarmed
+        });
+        let Some(cookie) = found.and_then(|at| names.get(at)) else {
+            return false;
+        };
+        if let Some((_, member)) = self.lock().named(*cookie) {
+            // A glance would not find it once more.
+            member.quiet = false;
+        }
+        true
     }
 }
 
@@ -168,24 +133,7 @@ mod tests {
     #[test]
     fn without_news_lately_nothing_is_watched() {
         let spin = Spin::new();
-        assert!(!spin.watch(|| unreachable!("nothing has ever come")));
-    }
-
-    #[test]
-    fn what_does_not_pay_is_tried_less_often() {
-        let spin = Spin::new();
-        for _ in 0..FAILURES {
-            assert!(spin.is_due());
-            spin.has_not_paid();
-        }
-        assert!(!spin.is_due());
-        for _ in 0..20 {
-            spin.has_not_paid();
-        }
-        let rest = (0..).take_while(|_| !spin.is_due()).count();
-        assert_eq!(rest, 1 << LONGEST_REST);
-        spin.has_paid();
-        spin.has_not_paid();
-        assert!(spin.is_due());
+        let found = spin.watch(|| unreachable!("nothing has ever come"));
+        assert_eq!(found, None);
     }
 }

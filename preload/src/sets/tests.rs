@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event};
-use wsd_switch::companion::{Chore as _, Companion, Role};
+use wsd_switch::companion::{Chore as _, Companion, Role, spin_time};
 
 use super::member::{EDGES, Home, key_of};
 use super::wait::Look;
@@ -132,6 +132,28 @@ fn the_service_thread_sleeps_though_the_program_leaves_something_unread() {
     until("it sleeps until there is news", || {
         step() == (true, true, false)
     });
+}
+
+#[test]
+fn what_comes_while_a_thread_watches_is_found_by_its_next_look() {
+    if spin_time().is_zero() {
+        // On one processor nobody watches.
+        return;
+    }
+    let scene = scene(INPUT);
+    let _arrived = scene.set.arrive();
+    let mut room = [const { MaybeUninit::uninit() }; 4];
+    let mut look = || scene.set.look(&mut room, Look::Again).told;
+    scene.peer.send_all(b"news").unwrap();
+    until("nothing has come", || look() == 1);
+    scene.end.receive(&mut [0; 8], 0).unwrap();
+    until("something is still there", || look() == 0);
+    scene.peer.send_all(b"more").unwrap();
+    until("it does not watch, or sees nothing", || {
+        scene.set.spin.has_news();
+        scene.set.spin()
+    });
+    assert_eq!(look(), 1);
 }
 
 impl Set {

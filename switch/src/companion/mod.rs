@@ -71,6 +71,7 @@ use state::{Core, Direction, GUARDED, KERNEL, SAN};
 
 use crate::conn::Connection;
 
+pub use crate::conn::Trials;
 pub use calls::Jump;
 pub use data::{Receiving, Sending};
 pub use kernel::{Kernel, set_kernel};

@@ -4,7 +4,8 @@
 //! What each file owns: [`drive`] the session and what it wants done; [`pool`] the control buffers;
 //! [`inbox`], [`fifo`], [`urgent`] what has arrived; [`outbox`] what waits to leave; [`transfer`] the memory
 //! of large transfers; [`read`] and [`mod@write`] the two directions as the application sees them;
-//! [`close`] the end; [`wait`] how a thread waits, [`watch`] for several connections at once,
+//! [`close`] the end; [`wait`] how a thread waits, [`trials`] whether without
+//! sleeping, [`watch`] for several connections at once,
 //! [`outside`] by ways of its own;
 //! [`readiness`] the descriptors to poll;
 //! [`keep`] what a lost connection leaves;
@@ -34,6 +35,7 @@ mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transfer;
+mod trials;
 mod tune;
 mod turn;
 mod urgent;
@@ -57,7 +59,7 @@ use pool::Pool;
 use readiness::Descriptors;
 use stats::Counts;
 use tune::tuning;
-use wait::{Spin, Upcall};
+use wait::Upcall;
 
 use crate::lent::Notice;
 use crate::observe::Slot;
@@ -72,6 +74,7 @@ pub(crate) use service::{
     Chores, Lingering, employ, flush_at_end, forget_lingering, kick, make_progress,
 };
 pub use stats::Stats;
+pub use trials::Trials;
 pub(crate) use wait::{Manner, Patience, own_event};
 pub(crate) use watch::Watching;
 
@@ -90,7 +93,7 @@ pub(crate) struct Connection {
     peer: SocketAddr,
     /// Threads that want the lock while another one spins.
     wanted: AtomicU32,
-    spinning: Spin,
+    trials: Trials,
     counts: Counts,
     /// Only for a provider that cannot be armed.
     upcall: Option<Arc<Upcall>>,
@@ -156,7 +159,7 @@ impl Connection {
             socket,
             peer,
             wanted: AtomicU32::new(0),
-            spinning: Spin::new(),
+            trials: Trials::new(),
             counts: Counts::default(),
             upcall,
             descriptors: Descriptors::default(),

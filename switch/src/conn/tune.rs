@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-/// Spinning pays while a wake-up costs more than this.
-const SPIN: Duration = Duration::from_micros(20);
+/// Longer than it takes to wake a peer that sleeps on another processor: only an end that still looks when
+/// the answer comes finds out that looking pays.
+const SPIN: Duration = Duration::from_micros(50);
 /// As the provider has it: who spins longer than this does not sleep at all.
 const LONGEST_SPIN_US: u64 = 10_000;
 /// Control buffers of each half: with the window they make, one side can be a whole ring ahead.

@@ -10,7 +10,7 @@ use std::hint;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -233,38 +233,6 @@ impl Wake for Upcall {
     }
 }
 
-/// How long spinning has paid lately.
-pub(super) struct Spin {
-    nanos: AtomicU32,
-}
-
-impl Spin {
-    pub(super) fn new() -> Spin {
-        Spin {
-            nanos: AtomicU32::new(Spin::most()),
-        }
-    }
-
-    fn most() -> u32 {
-        u32::try_from(tuning().spin.as_nanos()).unwrap_or(u32::MAX)
-    }
-
-    fn budget(&self) -> Duration {
-        // Relaxed, here and below: a hint.
-        Duration::from_nanos(self.nanos.load(Ordering::Relaxed).into())
-    }
-
-    fn has_paid(&self) {
-        self.nanos.store(Spin::most(), Ordering::Relaxed);
-    }
-
-    fn has_not_paid(&self) {
-        let most = Spin::most();
-        let less = (self.nanos.load(Ordering::Relaxed) / 2).max(most / 8);
-        self.nanos.store(less, Ordering::Relaxed);
-    }
-}
-
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
 
@@ -355,8 +323,8 @@ impl Connection {
         &self,
         attempt: &mut impl FnMut(&mut State, &SanSocket, Phase) -> Option<io::Result<T>>,
     ) -> Result<io::Result<T>, MutexGuard<'_, State>> {
-        let budget = self.spinning.budget();
-        if budget.is_zero() {
+        let budget = tuning().spin;
+        if budget.is_zero() || !self.trials.is_due() {
             return Err(self.lock());
         }
         self.counts.spins.fetch_add(1, Ordering::Relaxed);
@@ -370,13 +338,13 @@ impl Connection {
                 let mut state = self.lock();
                 if let Some(result) = attempt(&mut state, &self.socket, Phase::Fast) {
                     self.leave(state);
-                    self.spinning.has_paid();
+                    self.trials.has_paid();
                     return Ok(result);
                 }
                 self.settle(&mut state, None);
             }
             if start.elapsed() >= budget {
-                self.spinning.has_not_paid();
+                self.trials.has_not_paid();
                 return Err(self.lock());
             }
         }
@@ -393,7 +361,6 @@ impl Connection {
         let event = own_event();
         let me = event.as_ref().map(|event| state.waiters.add(event));
         let mut asleep = Asleep(self, me);
-        let asleep_at = Instant::now();
         let result = loop {
             if let Some(result) = attempt(&mut state, &self.socket, Phase::Settle) {
                 break result;
@@ -454,10 +421,6 @@ impl Connection {
         };
         if let Some(me) = asleep.1.take() {
             state.waiters.remove(me);
-        }
-        if asleep_at.elapsed() < 4 * tuning().spin {
-            // It came so soon that spinning would have been the better choice.
-            self.spinning.has_paid();
         }
         self.leave(state);
         result
