@@ -13,6 +13,7 @@
 //! Collecting is done by one thread at a time, under the lock of the collector, so that completions
 //! stay in order whoever takes them.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::completions::Seat;
@@ -115,7 +116,11 @@ impl VerbsEndpoint {
                     queue.posted(Kind::Send);
                     Ok(Posted::Done(total))
                 }
-                Err(error) => Err(self.take_back(queue.take_back(), &error)),
+                Err(error) => {
+                    let entry = queue.take_back();
+                    drop(queue);
+                    Err(self.not_taken(entry, &error))
+                }
             };
         }
         how |= How::SIGNALED;
@@ -134,7 +139,11 @@ impl VerbsEndpoint {
                 queue.posted(Kind::Send);
                 Ok(Posted::Pending)
             }
-            Err(error) => Err(self.take_back(queue.take_back(), &error)),
+            Err(error) => {
+                let entry = queue.take_back();
+                drop(queue);
+                Err(self.not_taken(entry, &error))
+            }
         }
     }
 
@@ -174,7 +183,11 @@ impl VerbsEndpoint {
         queue.push(op, Kind::Receive, total, held);
         match self.conn().post_receive(number, &sges) {
             Ok(()) => Ok(Posted::Pending),
-            Err(error) => Err(self.take_back(queue.take_back(), &error)),
+            Err(error) => {
+                let entry = queue.take_back();
+                drop(receiving);
+                Err(self.not_taken(entry, &error))
+            }
         }
     }
 
@@ -251,7 +264,8 @@ impl VerbsEndpoint {
             queue.take_back();
         }
         if taken == 0 {
-            return Err(self.take_back(carrier, &error));
+            drop(queue);
+            return Err(self.not_taken(carrier, &error));
         }
         // Parts of it are under way: it ends with them, and so does the connection.
         tracing::warn!(%error, taken, parts = parts.len(), "a transfer was taken in part only");
@@ -266,21 +280,29 @@ impl VerbsEndpoint {
     pub(super) fn probe(&self) {
         let mut queue = self.sending.lock();
         if !queue.closed && queue.waiting.is_none() && !queue.will_report() {
-            self.post_nothing(&mut queue);
+            let posted = self.post_nothing(&mut queue);
+            drop(queue);
+            self.note(posted);
         }
     }
 
     /// A write of nothing touches no memory and needs no key; that it was acknowledged is reported.
-    /// False: the device has not taken it.
-    fn post_nothing(&self, queue: &mut Queue) -> bool {
+    fn post_nothing(&self, queue: &mut Queue) -> io::Result<()> {
         let work = Work::Write { remote: 0, key: 0 };
         let number = queue.next();
         queue.push_own(Kind::Write, 0);
         let posted = self.conn().post(number, work, How::SIGNALED, &[]);
-        if let Err(error) = &posted {
-            let _refused = self.take_back(queue.take_back(), error);
+        if posted.is_err() {
+            queue.take_back();
         }
-        posted.is_ok()
+        posted
+    }
+
+    /// What became of a write of nothing. Called without any lock.
+    fn note(&self, posted: io::Result<()>) {
+        if let Err(error) = posted {
+            self.not_taken(None, &error);
+        }
     }
 
     /// Takes no further post, if messages that were reported as sent are not known to have been
@@ -292,7 +314,7 @@ impl VerbsEndpoint {
             return false;
         }
         // There is room for one more than the queue takes.
-        let told = queue.will_report_all() || self.post_nothing(&mut queue);
+        let told = queue.will_report_all() || self.post_nothing(&mut queue).is_ok();
         queue.closed = true;
         told
     }
@@ -306,7 +328,9 @@ impl VerbsEndpoint {
         }
         if !queue.closed && !queue.will_report_all() {
             // If the device has no room now, it is asked again.
-            self.post_nothing(&mut queue);
+            let posted = self.post_nothing(&mut queue);
+            drop(queue);
+            self.note(posted);
         }
         true
     }
@@ -373,18 +397,20 @@ impl VerbsEndpoint {
         self.cause().map_or(PostError::Full, PostError::Ended)
     }
 
-    /// The device did not take what had been entered.
-    fn take_back(&self, entry: Option<Entry>, error: &std::io::Error) -> PostError {
+    /// The device did not take what had been entered. If that was not for want of room, it would not
+    /// take it later either, and the connection ends. Called without any lock.
+    fn not_taken(&self, entry: Option<Entry>, error: &io::Error) -> PostError {
         if let Some(entry) = entry {
             self.let_go(&entry.held);
         }
-        if let Some(ending) = self.cause() {
-            return PostError::Ended(ending);
-        }
-        if error.raw_os_error() != Some(libc::ENOMEM) {
+        let for_now = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN));
+        if self.cause().is_none() && !for_now {
             tracing::warn!(%error, "a post was not taken");
+            // What has come out before may say why.
+            self.collect_only();
+            self.die(Ending::Broken);
         }
-        PostError::Full
+        self.why_not()
     }
 
     /// Ends an operation that the device does not get, and the connection.

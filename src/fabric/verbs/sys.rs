@@ -533,6 +533,8 @@ pub(super) struct Watched {
     pub(super) asks: std::sync::atomic::AtomicUsize,
     /// As if the device had room for so many more parts, and with 0 for nothing at all.
     pub(super) room: Mutex<Option<usize>>,
+    /// As if the device took nothing for this reason.
+    pub(super) refuses: Mutex<Option<i32>>,
     /// As if the device did not flush its queues.
     pub(super) stuck: std::sync::atomic::AtomicBool,
 }
@@ -543,6 +545,14 @@ impl Watched {
         self.posted.lock().extend(posted);
         self.bells
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn refuse(&self) -> io::Result<()> {
+        let full = (*self.room.lock() == Some(0)).then_some(libc::ENOMEM);
+        match self.refuses.lock().or(full) {
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -769,9 +779,7 @@ impl Conn {
         #[cfg(test)]
         self.watched.note(std::iter::once((work, how)));
         #[cfg(test)]
-        if *self.watched.room.lock() == Some(0) {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
-        }
+        self.watched.refuse()?;
         let (kind, remote, key) = match work {
             Work::Send => (0, 0, 0),
             Work::Write { remote, key } => (1, remote, key),
@@ -804,6 +812,12 @@ impl Conn {
         how: How,
         parts: &[Part],
     ) -> Result<(), Refused> {
+        #[cfg(test)]
+        if self.watched.refuses.lock().is_some()
+            && let Err(error) = self.watched.refuse()
+        {
+            return Err(Refused { taken: 0, error });
+        }
         let last = parts.len().saturating_sub(1);
         let list: SmallVec<[raw::Part; 1]> = (first..)
             .zip(parts)
@@ -875,6 +889,10 @@ impl Conn {
 
     /// Posts a receive. The queues have been made and not killed.
     pub(super) fn post_receive(&self, number: u64, pieces: &[Sge]) -> io::Result<()> {
+        #[cfg(test)]
+        if self.watched.refuses.lock().is_some() {
+            self.watched.refuse()?;
+        }
         // SAFETY: a live queue pair, pieces in memory that was promised, and as many as are said.
         check(unsafe {
             raw::wsd_conn_post_receive(self.at(), number, pieces.as_ptr(), count(pieces.len()))

@@ -20,7 +20,7 @@ use crate::fabric::verbs::hello::{Hello, Word};
 use crate::fabric::verbs::sys::{Channel, CmKind, Conn, DeviceEvent, How, LEFT, Work};
 use crate::fabric::verbs::{Options, open};
 use crate::fabric::{
-    Access, ConnectError, Ending, Endpoint, Event, Fabric, Outcome, PostError, Posted,
+    Access, ConnectError, Ending, Endpoint, Event, Fabric, OpId, Outcome, Post, PostError, Posted,
     RegisterError, Token,
 };
 
@@ -218,6 +218,61 @@ fn a_send_that_the_device_does_not_take_leaves_the_fence_to_the_next() {
     assert_eq!(reader.end(sent), Outcome::Done(4));
     assert_eq!(owner.end(told), Outcome::Done(4));
     assert_eq!(owner.inward.bytes[..4], *b"kept");
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn a_post_that_the_device_will_never_take_ends_the_connection() {
+    // req: WSD-11
+    let (mut rig, core) = rig_with_cache();
+    let memory = vec![3_u8; 5000];
+    for what in ["message", "long message", "receive", "read", "probe"] {
+        let (mut far, mut near, known) = known_pair(&mut rig, &core);
+        let (_key, descriptor) = expose(&far, &memory, Access::READ);
+        let pending = near.receive(0, 10);
+        let op = OpId(number());
+        let pieces = [near.inward.piece(0, 10)];
+        let mut post = || match what {
+            "message" => near.send(b"x").map(drop),
+            "long message" => near.send(&[5; 3000]).map(drop),
+            "receive" => near
+                .endpoint
+                .post(Post::Receive {
+                    op,
+                    pieces: &pieces,
+                })
+                .map(drop),
+            "read" => read(&near, 100, &descriptor, 0).map(drop),
+            _ => {
+                known.probe();
+                Ok(())
+            }
+        };
+        let refuses = &known.conn().watched.refuses;
+        // For now only: nothing has happened.
+        *refuses.lock() = Some(libc::EAGAIN);
+        let refused = post();
+        assert_eq!(known.ending(), None, "{what}");
+        assert_eq!(refused.is_err(), what != "probe");
+        if let Err(error) = refused {
+            assert_eq!(error, PostError::Full, "{what}");
+        }
+        *refuses.lock() = Some(libc::EINVAL);
+        if let Err(error) = post() {
+            assert_eq!(error, PostError::Ended(Ending::Broken), "{what}");
+        }
+        *refuses.lock() = None;
+        assert_eq!(
+            near.end(pending),
+            Outcome::Flushed(Ending::Broken),
+            "{what}"
+        );
+        assert_eq!(near.endpoint.ending(), Some(Ending::Broken), "{what}");
+        let token = near.token;
+        let told = |e: &Event| matches!(e, Event::Ended { endpoint, .. } if *endpoint == token);
+        rig.host.next("the event of the end", told);
+        assert_eq!(ending(&mut rig, &mut far), Ending::Peer, "{what}");
+    }
 }
 
 #[test]
