@@ -83,7 +83,8 @@ pub(super) trait Source: Send + Sync {
     /// many there were.
     fn take(&self, each: impl FnMut(u32, Finished)) -> usize;
     /// Takes a word of the device out of the descriptor, and acknowledges it; whether there was one.
-    fn told(&self) -> bool;
+    /// Fails when none comes any more, because the device has gone, and the descriptor stays ready.
+    fn told(&self) -> io::Result<bool>;
     /// Has the device say when the next completion is there, once.
     fn ask(&self) -> io::Result<()>;
     fn descriptor(&self) -> BorrowedFd<'_>;
@@ -199,8 +200,17 @@ impl<Q: Source> Completions<Q> {
     fn attend(&self) {
         {
             let mut sorting = self.sorting.lock();
-            while self.source.told() {
-                sorting.asked = false;
+            loop {
+                match self.source.told() {
+                    Ok(true) => sorting.asked = false,
+                    Ok(false) => break,
+                    Err(error) => {
+                        // It would keep the lookout awake for as long as there is the queue.
+                        tracing::warn!(%error, "nothing more is heard of a completion queue");
+                        self.unwatch();
+                        break;
+                    }
+                }
             }
         }
         self.sort_all();
@@ -230,7 +240,7 @@ impl<Q: Source> Completions<Q> {
                 member.armed = true;
             }
         } else if sorting.asked {
-            sorting.asked = !self.source.told();
+            sorting.asked = !matches!(self.source.told(), Ok(true));
         }
         let ask = !sorting.asked;
         if ask {
@@ -275,6 +285,13 @@ impl<Q: Source> Completions<Q> {
         self.sorting.lock().members.retain(|member| member.id != id);
     }
 
+    /// The lookout does not look at its descriptor any more.
+    fn unwatch(&self) {
+        if let Some(lookout) = &self.lookout {
+            lookout.epoll.remove(self.source.descriptor());
+        }
+    }
+
     /// The endpoints whose completions come out here.
     pub(super) fn connections(&self) -> Vec<u64> {
         let sorting = self.sorting.lock();
@@ -284,10 +301,8 @@ impl<Q: Source> Completions<Q> {
 
 impl<Q: Source> Drop for Completions<Q> {
     fn drop(&mut self) {
-        if let Some(lookout) = &self.lookout {
-            // Before the descriptor is closed.
-            lookout.epoll.remove(self.source.descriptor());
-        }
+        // Before the descriptor is closed.
+        self.unwatch();
     }
 }
 

@@ -412,8 +412,19 @@ impl Core {
             .and_then(|index| self.devices.get(index));
         let Some(device) = device else { return };
         for _ in 0..BATCH {
-            let Some(event) = device.next() else { return };
-            self.device_event(device.id(), event);
+            match device.next() {
+                Ok(Some(event)) => self.device_event(device.id(), event),
+                Ok(None) => return,
+                Err(error) => {
+                    // The kernel has taken it away. Its descriptor would be ready for ever.
+                    tracing::debug!(%error, "nothing more is heard of a device");
+                    if let Ok(descriptor) = device.descriptor() {
+                        self.epoll.remove(descriptor);
+                    }
+                    self.device_event(device.id(), DeviceEvent::Gone);
+                    return;
+                }
+            }
         }
     }
 

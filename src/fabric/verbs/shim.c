@@ -47,6 +47,12 @@ static int number_or_errno(int rc)
     return rc > 0 ? -rc : failure();
 }
 
+/* Why nothing could be read: 0 if it may be later. */
+static int nothing_yet(void)
+{
+    return errno == EAGAIN || errno == EINTR ? 0 : failure();
+}
+
 static int without_blocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
@@ -157,7 +163,7 @@ int wsd_device_next(void *context, struct wsd_device_event *event)
     struct ibv_async_event got;
     memset(event, 0, sizeof *event);
     if (ibv_get_async_event(device, &got))
-        return 0;
+        return nothing_yet();
     event->raw = (int32_t)got.event_type;
     switch (got.event_type) {
     case IBV_EVENT_QP_FATAL:
@@ -251,7 +257,7 @@ int wsd_channel_next(struct wsd_channel *channel, struct wsd_event *event)
     struct rdma_cm_event *got = NULL;
     memset(event, 0, sizeof *event);
     if (rdma_get_cm_event(channel->events, &got))
-        return errno == EAGAIN || errno == EINTR ? 0 : failure();
+        return nothing_yet();
     event->kind = kind_of(got->event);
     event->status = got->status;
     struct rdma_cm_id *new_id = NULL;
@@ -642,7 +648,7 @@ int wsd_cq_told(struct wsd_cq *cq)
     struct ibv_cq *which;
     void *context;
     if (ibv_get_cq_event(cq->told, &which, &context))
-        return 0;
+        return nothing_yet();
     ibv_ack_cq_events(which, 1);
     return 1;
 }

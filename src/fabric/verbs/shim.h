@@ -129,7 +129,8 @@ int wsd_devices(void ***list);
 void wsd_devices_free(void **list);
 int wsd_device_limits(void *context, struct wsd_limits *limits);
 int wsd_device_descriptor(void *context); /* non-blocking */
-int wsd_device_next(void *context, struct wsd_device_event *event); /* 1: there was one */
+/* 1: there was one; 0: not yet; otherwise nothing more comes, and the descriptor stays ready. */
+int wsd_device_next(void *context, struct wsd_device_event *event);
 
 /* Connection events. */
 int wsd_channel_open(struct wsd_channel **out, int *descriptor); /* non-blocking */
@@ -181,7 +182,8 @@ int wsd_cq_create(struct wsd_conn *conn, uint64_t context, uint32_t entries, str
 /* Once no queue pair uses it. Nothing is left of it, or the first failure. */
 int wsd_cq_destroy(struct wsd_cq *cq);
 int wsd_cq_poll(struct wsd_cq *cq, struct wsd_completion *completions, int room);
-/* Takes a wake-up out of the descriptor: 1 if there was one. */
+/* Takes a wake-up out of the descriptor: 1 if there was one; below 0 if none comes any more, though the
+ * descriptor stays ready. */
 int wsd_cq_told(struct wsd_cq *cq);
 /* Asks for a wake-up at the next completion. */
 int wsd_cq_arm(struct wsd_cq *cq);

@@ -209,18 +209,20 @@ impl<'a> Device<'a> {
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
-    pub(super) fn next(self) -> Option<DeviceEvent> {
+    /// Fails when nothing more will come: the kernel has taken the device away, and `descriptor` stays
+    /// ready.
+    pub(super) fn next(self) -> io::Result<Option<DeviceEvent>> {
         let mut event = raw::DeviceEvent::default();
         // SAFETY: a device of a live list, and a place for the result.
-        let any = unsafe { raw::wsd_device_next(self.context, &raw mut event) };
-        (any == 1).then_some(match event.kind {
+        let any = check(unsafe { raw::wsd_device_next(self.context, &raw mut event) })?;
+        Ok((any == 1).then_some(match event.kind {
             1 => DeviceEvent::QueueBroken(event.context),
             2 => DeviceEvent::PortDown(u8::try_from(event.raw).unwrap_or(0)),
             3 => DeviceEvent::Gone,
             4 => DeviceEvent::Changed,
             5 => DeviceEvent::CompletionsBroken(event.context),
             _ => DeviceEvent::Other(event.raw),
-        })
+        }))
     }
 }
 

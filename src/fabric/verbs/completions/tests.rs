@@ -42,6 +42,8 @@ struct Held {
     /// Come when the device is asked, just before.
     before_ask: Vec<(u32, u64)>,
     is_broken: bool,
+    /// Its descriptor is ready, and nothing can be read from it.
+    is_gone: bool,
 }
 
 impl Fake {
@@ -75,16 +77,19 @@ impl Source for Fake {
         count
     }
 
-    fn told(&self) -> bool {
+    fn told(&self) -> io::Result<bool> {
         let mut held = self.held.lock();
         if held.words == 0 {
-            return false;
+            if held.is_gone {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            return Ok(false);
         }
         held.words -= 1;
         if held.words == 0 {
             os::drain(self.event.as_fd());
         }
-        true
+        Ok(true)
     }
 
     fn ask(&self) -> io::Result<()> {
@@ -316,6 +321,32 @@ fn what_comes_just_before_the_device_is_asked_is_found() {
     assert!(parties[1].is_readable(PATIENCE));
     assert!(parties[0].is_readable(PATIENCE));
     assert_eq!(parties[0].poll(), [6]);
+}
+
+#[test]
+fn a_queue_of_a_device_that_has_gone_does_not_keep_the_lookout_awake() {
+    let bench = Bench::new(sharing(0, 2));
+    let parties = [bench.party(1), bench.party(2)];
+    let mut other = bench.party(3);
+    let source = parties[0].source();
+    source.held.lock().is_gone = true;
+    os::signal(source.event.as_fd());
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let mut ready = Vec::new();
+        bench.pool.lookout.epoll.ready(&mut ready);
+        if ready.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < limit, "it never sleeps");
+        std::thread::yield_now();
+    }
+    // It looks at the others.
+    assert!(other.arm());
+    other.ends(1);
+    other.sleep();
+    assert_eq!(other.poll(), [1]);
+    drop(parties);
 }
 
 #[test]

@@ -78,9 +78,9 @@ impl Source for Cq {
         found
     }
 
-    fn told(&self) -> bool {
+    fn told(&self) -> io::Result<bool> {
         // SAFETY: a live completion queue.
-        unsafe { raw::wsd_cq_told(self.at()) == 1 }
+        Ok(check(unsafe { raw::wsd_cq_told(self.at()) })? == 1)
     }
 
     fn ask(&self) -> io::Result<()> {

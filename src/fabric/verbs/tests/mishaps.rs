@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ use crate::fabric::verbs::connect::{self, ACK_TIMEOUT};
 use crate::fabric::verbs::endpoint::UNFLUSHED;
 use crate::fabric::verbs::endpoint::VerbsEndpoint;
 use crate::fabric::verbs::hello::{Hello, Word};
-use crate::fabric::verbs::sys::{Channel, CmKind, Conn, DeviceEvent, How, LEFT, Work};
+use crate::fabric::verbs::sys::{Channel, CmKind, Conn, DeviceEvent, Devices, How, LEFT, Work};
 use crate::fabric::verbs::{Options, open};
 use crate::fabric::{
     Access, ConnectError, Ending, Endpoint, Event, Fabric, OpId, Outcome, Post, PostError, Posted,
@@ -218,6 +219,64 @@ fn a_send_that_the_device_does_not_take_leaves_the_fence_to_the_next() {
     assert_eq!(reader.end(sent), Outcome::Done(4));
     assert_eq!(owner.end(told), Outcome::Done(4));
     assert_eq!(owner.inward.bytes[..4], *b"kept");
+}
+
+/// A descriptor like that of a device which the kernel has taken away: always ready, and it cannot be
+/// read. A terminal whose other end has gone is so, too.
+#[allow(unsafe_code)]
+fn taken_away() -> OwnedFd {
+    let terminal = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/ptmx")
+        .unwrap();
+    let (fd, flags) = (terminal.as_raw_fd(), libc::O_RDWR | libc::O_NOCTTY);
+    // SAFETY: a terminal that is open.
+    assert_eq!(unsafe { libc::unlockpt(fd) }, 0);
+    // SAFETY: as above, and plain flags.
+    let peer = unsafe { libc::ioctl(fd, libc::TIOCGPTPEER, flags) };
+    assert!(peer >= 0);
+    // SAFETY: it was opened just now.
+    drop(unsafe { OwnedFd::from_raw_fd(peer) });
+    terminal.into()
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+#[allow(unsafe_code)]
+fn a_device_that_was_taken_away_is_not_looked_at_for_ever() {
+    let devices = Devices::open().unwrap();
+    let descriptor = devices.get(0).unwrap().descriptor().unwrap();
+    let real = descriptor.try_clone_to_owned().unwrap();
+    let put = |what: &OwnedFd| {
+        // SAFETY: two open descriptors; nobody else uses the device meanwhile.
+        let put = unsafe { libc::dup2(what.as_raw_fd(), descriptor.as_raw_fd()) };
+        assert_eq!(put, descriptor.as_raw_fd());
+    };
+    put(&taken_away());
+    let (mut rig, core) = rig_with_cache();
+    let mut events = Vec::new();
+    until("rest", || {
+        core.poll(&mut events);
+        (!is_readable(core.readiness())).then_some(())
+    });
+    let changed = |e: &Event| matches!(e, Event::AddressesChanged);
+    assert!(events.iter().any(changed), "it says nothing");
+    // What comes of connections is still heard.
+    put(&real);
+    drop(known_pair(&mut rig, &core));
+}
+
+fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    let mut query = libc::pollfd {
+        fd: descriptor.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one valid entry.
+    #[allow(unsafe_code)]
+    let ready = unsafe { libc::poll(&raw mut query, 1, 0) };
+    ready > 0
 }
 
 #[test]
