@@ -412,6 +412,17 @@ impl VerbsEndpoint {
         added.map_err(|_unentered| RegisterError::NoResources)
     }
 
+    /// Ends a registration. The device refuses its key from here on; where it does not take it back,
+    /// there is no queue pair any more through which the peer could use it.
+    // req: WSD-13
+    fn put_out_of_reach(&self, mut registration: Registration) {
+        if let Err(error) = registration.conceal() {
+            tracing::error!(%error, "a registration was not taken back: its connection ends");
+            self.die(Ending::Broken);
+            self.abandon();
+        }
+    }
+
     // ---- signs of life ----
 
     /// Asks the peer's device for an answer, if nothing has moved for a while. The answer is awaited
@@ -642,7 +653,7 @@ impl Endpoint for VerbsEndpoint {
 
     fn deregister(&self, key: Key) -> Result<(), DeregisterError> {
         let taken = self.memory.lock().remove(key, false)?;
-        drop(taken);
+        self.put_out_of_reach(taken);
         Ok(())
     }
 
@@ -669,8 +680,7 @@ impl Endpoint for VerbsEndpoint {
 
     fn conceal(&self, key: Key) -> Result<(), DeregisterError> {
         let taken = self.memory.lock().remove(key, true)?;
-        // The device refuses the key from here on.
-        drop(taken);
+        self.put_out_of_reach(taken);
         Ok(())
     }
 

@@ -230,6 +230,14 @@ impl Registration {
         }
     }
 
+    /// Takes back what the peer may reach. If that fails it may still reach it, and dropping tries again.
+    pub(super) fn conceal(&mut self) -> io::Result<()> {
+        match &mut self.handle {
+            Handle::Own(mr) => mr.end(),
+            Handle::Empty | Handle::Shared(_) => Ok(()),
+        }
+    }
+
     fn descriptor(&self, generation: u32) -> Descriptor {
         Descriptor {
             rights: self.access,

@@ -537,6 +537,8 @@ pub(super) struct Watched {
     pub(super) room: Mutex<Option<usize>>,
     /// As if the device took nothing for this reason.
     pub(super) refuses: Mutex<Option<i32>>,
+    /// As if the device did not give the next registration back.
+    pub(super) keeps: std::sync::atomic::AtomicBool,
     /// As if the device did not flush its queues.
     pub(super) stuck: std::sync::atomic::AtomicBool,
 }
@@ -953,12 +955,13 @@ pub(super) struct Rights {
 /// Memory registered with the device, for one connection.
 #[derive(Debug)]
 pub(super) struct Mr {
-    raw: NonNull<raw::Mr>,
+    /// None once it was taken back.
+    raw: Option<NonNull<raw::Mr>>,
     address: u64,
     len: usize,
     local: u32,
     remote: u32,
-    _conn: Arc<Conn>,
+    conn: Arc<Conn>,
 }
 
 // SAFETY: a registration is only read until it is dropped.
@@ -996,12 +999,12 @@ impl Mr {
             )
         })?;
         Ok(Self {
-            raw: NonNull::new(out).ok_or(io::ErrorKind::OutOfMemory)?,
+            raw: Some(NonNull::new(out).ok_or(io::ErrorKind::OutOfMemory)?),
             address,
             len,
             local,
             remote,
-            _conn: Arc::clone(conn),
+            conn: Arc::clone(conn),
         })
     }
 
@@ -1021,15 +1024,35 @@ impl Mr {
     pub(super) fn remote_key(&self) -> u32 {
         self.remote
     }
+
+    /// Takes it back. If that fails the device may still reach the memory, and dropping tries again.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if self
+            .conn
+            .watched
+            .keeps
+            .swap(false, std::sync::atomic::Ordering::Relaxed)
+        {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        if let Some(raw) = self.raw {
+            // SAFETY: made by `register`, of a connection that is kept; taken back once.
+            check(unsafe { raw::wsd_mr_deregister(raw.as_ptr()) })?;
+            self.raw = None;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Mr {
     fn drop(&mut self) {
-        // SAFETY: made by `register` and dropped once.
-        if let Err(error) = check(unsafe { raw::wsd_mr_deregister(self.raw.as_ptr()) }) {
+        if let Err(error) = self.end() {
             tracing::error!(%error, "a registration could not be taken back");
             #[cfg(test)]
             LEFT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
+        // Named so that it is plain that the connection outlives what was made on it.
+        let _ = &self.conn;
     }
 }

@@ -221,6 +221,27 @@ fn a_send_that_the_device_does_not_take_leaves_the_fence_to_the_next() {
     assert_eq!(owner.inward.bytes[..4], *b"kept");
 }
 
+#[test]
+#[ignore = "needs an RDMA device"]
+fn memory_that_the_device_does_not_give_back_is_out_of_reach_nevertheless() {
+    // req: WSD-13
+    let (mut rig, core) = rig_with_cache();
+    let memory = vec![3_u8; 5000];
+    let (mut far, near, known) = known_pair(&mut rig, &core);
+    let (key, descriptor) = expose(&near, &memory, Access::WRITE);
+    let written = write(&far, 100, &descriptor, 0).unwrap();
+    assert_eq!(far.end(written), Outcome::Done(100));
+    known.conn().watched.keeps.store(true, Ordering::Relaxed);
+    near.endpoint.conceal(key).unwrap();
+    assert_eq!(near.endpoint.ending(), Some(Ending::Broken));
+    // Nothing of the connection is left that the peer could write through.
+    if let Ok(written) = write(&far, 100, &descriptor, 0) {
+        assert!(!matches!(far.end(written), Outcome::Done(_)));
+    }
+    ending(&mut rig, &mut far);
+    drop((near, far));
+}
+
 /// A descriptor like that of a device which the kernel has taken away: always ready, and it cannot be
 /// read. A terminal whose other end has gone is so, too.
 #[allow(unsafe_code)]
