@@ -27,10 +27,10 @@ use super::exit;
 use super::leaving::{Leaving, Undelivered};
 use super::listener::Listening;
 use super::sys::{Channel, CmEvent, CmKind, Conn, DeviceEvent, DeviceId, Devices, Mr};
+use crate::fabric::Event;
 use crate::fabric::regcache::{self, Cache};
 use crate::fabric::soft::host_addresses;
 use crate::fabric::soft::sys::{self as os, Epoll};
-use crate::fabric::{Ending, Event};
 
 /// Identifiers in the epoll set; those of objects begin at `FIRST`, devices stand between.
 const WAKE: u64 = 0;
@@ -434,7 +434,7 @@ impl Core {
             DeviceEvent::Other(code) => tracing::debug!(code, "device event"),
             DeviceEvent::QueueBroken(number) => {
                 if let Some(endpoint) = self.endpoint(number) {
-                    endpoint.die(Ending::Broken);
+                    endpoint.lose_device();
                 }
             }
             DeviceEvent::CompletionsBroken(number) => {
@@ -445,7 +445,7 @@ impl Core {
                 // Those of all who share it.
                 let endpoints = set.connections();
                 for endpoint in endpoints.into_iter().filter_map(|one| self.endpoint(one)) {
-                    endpoint.die(Ending::Broken);
+                    endpoint.lose_device();
                     // What is flushed does not come out of it.
                     endpoint.abandon();
                 }
@@ -470,7 +470,7 @@ impl Core {
         *self.served.lock() = None;
         for (endpoint, _) in self.endpoints() {
             if endpoint.is_on(device, port) {
-                endpoint.die(Ending::Broken);
+                endpoint.lose_device();
                 if port.is_none() {
                     // It will not flush any more.
                     endpoint.abandon();

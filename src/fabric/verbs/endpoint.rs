@@ -471,6 +471,13 @@ impl VerbsEndpoint {
             .map_or(PostError::NotConnected, PostError::Ended))
     }
 
+    /// What it needs of the device has failed: an attempt to connect fails, a connection ends. Called
+    /// without any lock.
+    pub(super) fn lose_device(&self) {
+        self.advance(|_, _| Step::Failed(ConnectError::NotServed));
+        self.die(Ending::Broken);
+    }
+
     /// Begins the end, if nothing has before. Called without any lock.
     pub(super) fn die(&self, ending: Ending) {
         let to = match ending {

@@ -14,7 +14,7 @@ use super::{
     address, ending, event, expose, fabric, read, rig, rig_of_separate, rig_with_cache, write,
 };
 use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, free_address, number, until};
-use crate::fabric::verbs::connect::{self, ACK_TIMEOUT};
+use crate::fabric::verbs::connect::{self, ACK_TIMEOUT, Attempt, PATIENCE};
 use crate::fabric::verbs::endpoint::UNFLUSHED;
 use crate::fabric::verbs::endpoint::VerbsEndpoint;
 use crate::fabric::verbs::hello::{Hello, Word};
@@ -432,6 +432,36 @@ fn a_failure_ends_the_connections_that_it_concerns_and_no_others() {
         }
     }
     assert_eq!(UNFLUSHED.load(Ordering::Relaxed), patience);
+}
+
+#[test]
+#[ignore = "needs an RDMA device"]
+fn an_attempt_whose_device_fails_fails_at_once_and_has_no_end_besides() {
+    // req: WSD-08
+    let (mut rig, core) = rig_of_separate();
+    for what in ["queue pair", "port", "device"] {
+        let here = Token(number());
+        let attempt = Attempt::new(from(&rig), rig.at, PATIENCE);
+        let connecting = VerbsEndpoint::connecting(&core, here, attempt).unwrap();
+        let request = rig.host.request(rig.listening);
+        let port = connecting.conn().port().unwrap();
+        let failure = match what {
+            "queue pair" => DeviceEvent::QueueBroken(connecting.number()),
+            "port" => DeviceEvent::PortDown(port.number),
+            _ => DeviceEvent::Gone,
+        };
+        core.device_event(port.device, failure);
+        let failed = rig.host.has(|e| {
+            matches!(e, Event::ConnectFailed { endpoint, error: ConnectError::NotServed }
+                if *endpoint == here)
+        });
+        assert!(failed, "{what}");
+        connecting.poll(&mut Vec::new());
+        rig.host.poll();
+        let ended = |e: &Event| matches!(e, Event::Ended { endpoint, .. } if *endpoint == here);
+        assert!(!rig.host.has(ended), "{what}");
+        drop((request, connecting));
+    }
 }
 
 #[test]
