@@ -345,6 +345,16 @@ real! {
     fn fork() -> pid_t = missing();
     fn vfork() -> pid_t = missing();
     fn _Fork() -> pid_t = missing();
+    fn clone(
+        start: *mut c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void,
+        parent: *mut c_void, tls: *mut c_void, child: *mut c_void; ...
+    ) -> c_int
+        = { let _ = (start, stack, flags, argument, parent, tls, child); missing() };
+    fn __clone(
+        start: *mut c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void,
+        parent: *mut c_void, tls: *mut c_void, child: *mut c_void; ...
+    ) -> c_int
+        = { let _ = (start, stack, flags, argument, parent, tls, child); missing() };
     fn posix_spawn(
         pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t,
         attributes: *const posix_spawnattr_t, arguments: *const *mut c_char,

@@ -331,6 +331,7 @@ programs! {
     bynumber
     cancelled
     cancelwaits
+    cloned
     clothed
     commands
     connecting

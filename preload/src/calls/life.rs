@@ -69,7 +69,7 @@ pub(crate) fn last_words() {
 /// Enters a connection that the kernel has just made, or begun to make.
 fn made(fd: c_int, role: Role) {
     prepare();
-    if super::syscall::has_rings() {
+    if super::process::all_stay() {
         forget_stale(fd);
         table::set_other(fd);
         return;

@@ -1,17 +1,19 @@
-//! fork, and the end of a process; giving connections to the kernel for good.
+//! fork, clone, and the end of a process; giving connections to the kernel for good.
 //!
 //! Owns: that companions hear of each fork exactly once, whoever makes it. libc forks behind our
 //! back, too (daemon, forkpty): its handlers see to those. Does not own: what a fork means for a
 //! connection, which is the companion's.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, c_void};
+use core::mem::transmute;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::pid_t;
 use wsd_switch::companion::{Companion, Reason};
 
 use crate::log::Border;
-use crate::raw::keeping_errno;
+use crate::raw::{fail, keeping_errno};
 use crate::table::{Held, Mark};
 use crate::{export, file, guard, log, real, sets, table};
 
@@ -63,6 +65,20 @@ pub(crate) fn hand_over_those(why: Reason, mut choose: impl FnMut(RawFd, &Held) 
     });
 }
 
+/// Whether connections may be used past us, by a ring or by a process that shares our memory.
+static PAST_US: AtomicBool = AtomicBool::new(false);
+
+/// Whether connections must stay with the kernel.
+pub(super) fn all_stay() -> bool {
+    PAST_US.load(Ordering::Relaxed)
+}
+
+/// Connections may be used past us: all of them are the kernel's alone from now on.
+pub(super) fn let_all_stay(why: Reason) {
+    PAST_US.store(true, Ordering::Relaxed);
+    hand_over_those(why, |_, _| true);
+}
+
 /// Has forks inside libc told to the companions. Called once, when the library is loaded.
 pub(crate) fn watch_forks() {
     // SAFETY: the functions stay, for the library is never unloaded while its program runs.
@@ -88,13 +104,18 @@ unsafe extern "C" fn in_parent() {
 
 unsafe extern "C" fn in_child() {
     if !guard::forking() {
-        guard::reset();
-        let _inside = guard::enter();
-        table::after_fork_in_child();
-        let shares = sets::after_fork_in_child();
-        Companion::after_fork_in_child();
-        drop(shares);
+        in_own_child();
     }
+}
+
+/// The child's part of a fork.
+fn in_own_child() {
+    guard::reset();
+    let _inside = guard::enter();
+    table::after_fork_in_child();
+    let shares = sets::after_fork_in_child();
+    Companion::after_fork_in_child();
+    drop(shares);
 }
 
 /// Forks by `fork`, and tells the companions around it.
@@ -109,12 +130,7 @@ pub(super) fn forked(fork: impl FnOnce() -> pid_t) -> pid_t {
     let pid = fork();
     keeping_errno(|| {
         if pid == 0 {
-            guard::reset();
-            let _inside = guard::enter();
-            table::after_fork_in_child();
-            let shares = sets::after_fork_in_child();
-            Companion::after_fork_in_child();
-            drop(shares);
+            in_own_child();
         } else {
             guard::set_forking(false);
             let _inside = guard::enter();
@@ -124,6 +140,107 @@ pub(super) fn forked(fork: impl FnOnce() -> pid_t) -> pid_t {
         }
     });
     pid
+}
+
+/// What a clone makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Makes {
+    /// A thread of this process: it is no matter of ours.
+    Thread,
+    /// A process with memory of its own, as by fork. With these flags: one by vfork gets its own, too.
+    Process(u64),
+    /// A process that has our memory or our descriptors, and whose calls change what we know of them.
+    Sharer,
+}
+
+/// What a clone with these flags makes. The signal stands among them where there is room.
+pub(super) fn made_by(flags: u64) -> Makes {
+    let asks = |flag: c_int| flags & u64::from(flag.cast_unsigned()) != 0;
+    let by_vfork = asks(libc::CLONE_VM) && asks(libc::CLONE_VFORK);
+    let shares = asks(libc::CLONE_VM) && !by_vfork;
+    let one_of_ours = libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SETTLS;
+    if asks(libc::CLONE_THREAD) {
+        Makes::Thread
+    } else if shares || asks(one_of_ours) {
+        Makes::Sharer
+    } else {
+        let as_vfork = libc::CLONE_VM | libc::CLONE_VFORK;
+        Makes::Process(flags & !u64::from(as_vfork.cast_unsigned()))
+    }
+}
+
+/// What a program's child by clone() does.
+type Start = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
+
+/// The first thing in such a child.
+struct First {
+    start: Start,
+    argument: *mut c_void,
+}
+
+/// The child's part, then the program's. The child ends when this returns, without libc's handlers.
+unsafe extern "C-unwind" fn begin(first: *mut c_void) -> c_int {
+    // SAFETY: `cloned` gave its place, and the child has a copy of that memory.
+    let First { start, argument } = unsafe { first.cast::<First>().read() };
+    in_own_child();
+    // SAFETY: the program's function with its argument.
+    let code = unsafe { start(argument) };
+    leave();
+    code
+}
+
+/// libc's clone() with all that it may be given.
+type Clone = unsafe fn(
+    *mut c_void,
+    *mut c_void,
+    c_int,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+) -> c_int;
+
+/// Makes a child by `clone`, and tells the companions around it if there are two processes with them.
+///
+/// # Safety
+/// As for clone(); `clone` is that.
+#[allow(clippy::too_many_arguments, reason = "clone() takes so many")]
+unsafe fn cloned(
+    clone: Clone,
+    start: *mut c_void,
+    stack: *mut c_void,
+    flags: c_int,
+    argument: *mut c_void,
+    parent: *mut c_void,
+    tls: *mut c_void,
+    child: *mut c_void,
+) -> c_int {
+    let made = made_by(u64::from(flags.cast_unsigned()));
+    let Makes::Process(flags) = made else {
+        if made == Makes::Sharer {
+            let_all_stay(Reason::Fork);
+        }
+        // SAFETY: the caller's promise.
+        return unsafe { clone(start, stack, flags, argument, parent, tls, child) };
+    };
+    if start.is_null() {
+        // What libc says to that, too.
+        return fail(libc::EINVAL);
+    }
+    let mut first = First {
+        // SAFETY: the program's function is one of this type.
+        start: unsafe { transmute::<*mut c_void, Start>(start) },
+        argument,
+    };
+    let first = (&raw mut first).cast::<c_void>();
+    let begin = begin as *mut c_void;
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "they were as narrow before"
+    )]
+    let flags = flags as c_int;
+    // SAFETY: the caller's promise; `first` outlives the call, and the child has a copy of it.
+    forked(|| unsafe { clone(begin, stack, flags, first, parent, tls, child) })
 }
 
 /// What is to be done before this process is no more without libc's handlers of its end.
@@ -156,6 +273,26 @@ export! {
     fn _Fork() -> pid_t {
         // SAFETY: the program's own call.
         forked(|| unsafe { real::_Fork() })
+    }
+
+    /// Tells the companions.
+    fn clone(
+        start: *mut c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void,
+        parent: *mut c_void, tls: *mut c_void, child: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the program's own call. What it has not given is not looked at, for its flags do
+        // not ask for it.
+        unsafe { cloned(real::clone, start, stack, flags, argument, parent, tls, child) }
+    }
+
+    /// As clone().
+    #[allow(non_snake_case)]
+    fn __clone(
+        start: *mut c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void,
+        parent: *mut c_void, tls: *mut c_void, child: *mut c_void,
+    ) -> c_int {
+        // SAFETY: as above.
+        unsafe { cloned(real::__clone, start, stack, flags, argument, parent, tls, child) }
     }
 
     /// The process that goes on is the child, so the connections go on by the kernel.

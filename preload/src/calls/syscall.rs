@@ -9,11 +9,10 @@
 use core::ffi::{c_int, c_long, c_uint, c_void};
 use core::ptr::with_exposed_provenance as read_at;
 use core::ptr::with_exposed_provenance_mut as write_at;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use wsd_switch::companion::{Reason, is_off, rules};
 
-use super::process::{self, hand_over_those};
+use super::process::{self, Makes};
 use super::{data, dup, epoll, exec, files, info, life, message, poll, select};
 use crate::raw::fail;
 use crate::table::{self, Mark};
@@ -108,10 +107,8 @@ extern "C-unwind" fn destination(
         Concern::Number => table::mark(descriptor(a)) != Mark::None,
         Concern::Waiting => table::was_used(),
         Concern::Always => match number {
-            // Only a plain fork: a child with its own stack, or in our memory, cannot return
-            // through a function of ours.
-            libc::SYS_clone => is_fork(a, b),
-            libc::SYS_clone3 => fork_arguments(a, b),
+            libc::SYS_clone => comes_to_us(made_by_number(a, b)),
+            libc::SYS_clone3 => comes_to_us(made_by_row(a, b)),
             _ => true,
         },
     } && !guard::our_thread();
@@ -138,25 +135,78 @@ unsafe extern "C-unwind" fn adopted(
     c_int::try_from(made).map_or(made, |fd| crate::hidden::adopt(fd) as isize)
 }
 
-fn is_fork(flags: usize, stack: usize) -> bool {
-    let unlike = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_THREAD;
-    stack == 0 && flags & usize::try_from(unlike).unwrap_or(usize::MAX) == 0
+/// Whether a clone is to go by [`routed`]. A child with its own stack, or in our memory, cannot
+/// return through a function of ours: it finds all connections with the kernel instead.
+fn comes_to_us(made: Makes) -> bool {
+    if made == Makes::Sharer && !guard::our_thread() {
+        process::let_all_stay(Reason::Fork);
+    }
+    matches!(made, Makes::Process(_))
 }
 
-/// The least that clone3 takes.
-const SHORTEST: usize = 64;
-
-/// clone3 takes its flags first and its stack as the sixth of a row of numbers.
-fn fork_arguments(row: usize, size: usize) -> bool {
-    let numbers: *const u64 = read_at(row);
-    if numbers.is_null() || size < SHORTEST {
-        return false;
+/// What SYS_clone makes.
+fn made_by_number(flags: usize, stack: usize) -> Makes {
+    match process::made_by(flags as u64) {
+        Makes::Process(_) if stack != 0 => Makes::Sharer,
+        made => made,
     }
-    // SAFETY: the program says that so many bytes stand there, and the kernel will read them.
-    let flags = unsafe { numbers.read_unaligned() };
-    // SAFETY: as above.
-    let stack = unsafe { numbers.wrapping_add(5).read_unaligned() };
-    usize::try_from(flags).is_ok_and(|flags| is_fork(flags, usize::from(stack != 0)))
+}
+
+/// The least that clone3 takes, and the most of which we know what it is.
+const LENGTHS: std::ops::RangeInclusive<usize> = 64..=88;
+
+/// clone3 takes a row of numbers: its flags first, its stack as the sixth.
+type Row = [u64; 11];
+
+/// The row of a clone3; none if it is too short, and the kernel says so, or longer than we know.
+fn row_of(row: usize, size: usize) -> Option<Row> {
+    let numbers: *const u8 = read_at(row);
+    if numbers.is_null() || !LENGTHS.contains(&size) {
+        return None;
+    }
+    let mut own = Row::default();
+    // SAFETY: the program says that so many bytes stand there, and the kernel will read them; there
+    // is room for them.
+    unsafe { numbers.copy_to_nonoverlapping(own.as_mut_ptr().cast(), size) };
+    Some(own)
+}
+
+/// What SYS_clone3 makes.
+fn made_by_row(row: usize, size: usize) -> Makes {
+    match row_of(row, size) {
+        Some(row) if row[5] != 0 => match process::made_by(row[0]) {
+            Makes::Thread => Makes::Thread,
+            _ => Makes::Sharer,
+        },
+        Some(row) => process::made_by(row[0]),
+        None if row == 0 || size < *LENGTHS.start() => Makes::Thread,
+        None => Makes::Sharer,
+    }
+}
+
+/// The system call with the flags of one that makes a process with memory of its own.
+unsafe fn clone_by_number(number: c_long, given: [usize; 6]) -> c_int {
+    let [flags, stack, rest @ ..] = given;
+    let mut row = (number == libc::SYS_clone3)
+        .then(|| row_of(flags, stack))
+        .flatten();
+    let asked = row.map_or(flags as u64, |row| row[0]);
+    let Makes::Process(own) = process::made_by(asked) else {
+        return fail(libc::EINVAL);
+    };
+    let first = match &mut row {
+        Some(row) => {
+            row[0] = own;
+            row.as_ptr().expose_provenance()
+        }
+        None => usize::try_from(own).unwrap_or(flags),
+    };
+    let [c, d, e, f] = rest;
+    process::forked(|| {
+        // SAFETY: the caller's arguments; the row, where there is one, is as long as theirs.
+        let made = unsafe { real::syscall(number, first, stack, c, d, e, f) };
+        c_int::try_from(made).unwrap_or(-1)
+    })
 }
 
 /// The descriptor in an argument: the kernel takes the lower half of the register.
@@ -272,10 +322,7 @@ unsafe extern "C-unwind" fn routed(
                 process::_exit(fd);
                 0
             }
-            libc::SYS_clone | libc::SYS_clone3 => {
-                let again = || real::syscall(number, a, b, c, d, e, f);
-                int(process::forked(|| c_int::try_from(again()).unwrap_or(-1)))
-            }
+            libc::SYS_clone | libc::SYS_clone3 => int(clone_by_number(number, [a, b, c, d, e, f])),
             libc::SYS_io_uring_setup => int(ring(
                 || fail(libc::ENOSYS),
                 || c_int::try_from(real::syscall(number, a, b, c, d, e, f)).unwrap_or(-1),
@@ -347,14 +394,6 @@ unsafe extern "C-unwind" fn routed(
     }
 }
 
-/// Whether this process has made a ring.
-static RINGS: AtomicBool = AtomicBool::new(false);
-
-/// Whether connections may be used past us, by a ring: then they must stay with the kernel.
-pub(super) fn has_rings() -> bool {
-    RINGS.load(Ordering::Relaxed)
-}
-
 /// Makes a ring if a rule grants it, or if there is nothing that it could go past; `denied` is the
 /// answer otherwise. What goes through a ring is the kernel's alone, so all connections are from then on.
 fn ring(denied: impl FnOnce() -> c_int, make: impl FnOnce() -> c_int) -> c_int {
@@ -364,8 +403,7 @@ fn ring(denied: impl FnOnce() -> c_int, make: impl FnOnce() -> c_int) -> c_int {
     if !rules::active().grants_io_uring() {
         return denied();
     }
-    RINGS.store(true, Ordering::Relaxed);
-    hand_over_those(Reason::UnsupportedCall, |_, _| true);
+    process::let_all_stay(Reason::UnsupportedCall);
     make()
 }
 
@@ -519,22 +557,34 @@ mod tests {
         // SAFETY: the null is answered before it is followed.
         let made = unsafe { call()(libc::SYS_io_uring_setup, 8, core::ptr::null::<u8>()) };
         assert_eq!((made, crate::raw::errno()), (-1, libc::ENOSYS));
-        assert!(!has_rings());
+        assert!(!process::all_stay());
     }
 
     #[test]
-    fn only_plain_forks_come_to_us() {
-        let vfork = usize::try_from(libc::CLONE_VM | libc::CLONE_VFORK).unwrap();
-        let chld = usize::try_from(libc::SIGCHLD).unwrap();
-        assert!(is_fork(chld, 0));
-        assert!(!is_fork(chld, 0x1000));
-        assert!(!is_fork(chld | vfork, 0));
-        let mut row = [0_u64; 11];
+    fn a_child_that_returns_through_us_has_its_own_memory() {
+        let bits = |flags: c_int| usize::try_from(flags).unwrap();
+        let (chld, vm) = (bits(libc::SIGCHLD), bits(libc::CLONE_VM));
+        let vfork = vm | bits(libc::CLONE_VFORK);
+        let fork = Makes::Process(chld as u64);
+        assert_eq!(made_by_number(chld, 0), fork);
+        assert_eq!(made_by_number(chld | vfork, 0), fork);
+        assert_eq!(made_by_number(chld, 0x1000), Makes::Sharer);
+        assert_eq!(made_by_number(chld | vm, 0), Makes::Sharer);
+        let files = bits(libc::CLONE_FILES);
+        assert_eq!(made_by_number(chld | vfork | files, 0), Makes::Sharer);
+        let thread = vm | bits(libc::CLONE_THREAD);
+        assert_eq!(made_by_number(thread, 0x1000), Makes::Thread);
+
+        let mut row = [0_u64; 12];
+        row[0] = vfork as u64;
         let at = row.as_ptr().expose_provenance();
-        assert!(fork_arguments(at, size_of_val(&row)));
-        assert!(!fork_arguments(at, 8));
-        assert!(!fork_arguments(0, 88));
-        row[5] = 1;
-        assert!(!fork_arguments(at, size_of_val(&row)));
+        assert_eq!(made_by_row(at, 88), Makes::Process(0));
+        assert_eq!(made_by_row(at, 96), Makes::Sharer);
+        // The kernel refuses these.
+        assert_eq!(made_by_row(at, 8), Makes::Thread);
+        assert_eq!(made_by_row(0, 88), Makes::Thread);
+        let stack = [vfork as u64, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
+        let at = stack.as_ptr().expose_provenance();
+        assert_eq!(made_by_row(at, 88), Makes::Sharer);
     }
 }
