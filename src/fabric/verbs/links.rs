@@ -1,6 +1,7 @@
 //! The fabric over two devices with a link between them that can be cut: run with `--ignored` as root
 //! in the guest of `scripts/rdma-vm --second`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -8,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::queue::WITHOUT_FENCE;
+use super::tests::mishaps::resources;
 use super::tests::{NEEDS, address, expose, fabric, read, write};
 use crate::fabric::soft::tests::rig::{End, Host, Memory, Rig, free_address, number, until};
 use crate::fabric::{Access, Ending, Key, OpId, Outcome, Post, PostError, Posted, Token};
@@ -88,6 +90,7 @@ fn endings(rig: &mut Rig, ends: [&mut End; 2]) -> Vec<Ending> {
 fn a_peer_that_falls_silent_is_noticed_by_whoever_waits_for_it() {
     // req: WSD-11
     let mut rig = far();
+    let before = resources();
     let (mut a, mut b) = pair(&mut rig);
     a.send(b"hello").unwrap();
     assert_eq!(b.take(), b"hello");
@@ -96,6 +99,17 @@ fn a_peer_that_falls_silent_is_noticed_by_whoever_waits_for_it() {
     assert_eq!(endings(&mut rig, [&mut a, &mut b]), [Ending::Broken; 2]);
     assert_eq!(a.end(waiting[0]), Outcome::Flushed(Ending::Broken));
     assert_eq!(b.end(waiting[1]), Outcome::Flushed(Ending::Broken));
+    assert!(resources()["qp"] > before["qp"]);
+    drop((a, b));
+    given_back(&mut rig, &before);
+}
+
+/// The process goes on, and has nothing any more of connections that have ended.
+fn given_back(rig: &mut Rig, before: &BTreeMap<&'static str, usize>) {
+    until("everything to be given back", || {
+        rig.host.poll();
+        (resources() == *before).then_some(())
+    });
 }
 
 const ROLE: &str = "WSD_TEST_ROLE";
@@ -237,6 +251,7 @@ fn send(closes: bool) -> ! {
 fn the_last_connection_of_a_port_that_goes_down_ends_every_operation_once() {
     // req: WSD-11
     let mut rig = far();
+    let before = resources();
     let (mut a, mut b) = pair(&mut rig);
     let memory = vec![1_u8; 4 << 20];
     let (_key, descriptor) = expose(&b, &memory, Access::READ | Access::WRITE);
@@ -267,6 +282,8 @@ fn the_last_connection_of_a_port_that_goes_down_ends_every_operation_once() {
         pieces: &[a.inward.piece(0, 10)],
     });
     assert_eq!(late, Err(PostError::Ended(Ending::Broken)));
+    drop((a, b));
+    given_back(&mut rig, &before);
     // No connection comes about over this port again: soft-RoCE loses the queue pair of its
     // connection management when that has to send while the port is down.
     run(&["ip", "link", "set", &cable, "up"]);

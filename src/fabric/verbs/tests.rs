@@ -2,7 +2,7 @@
 //! instance by `scripts/rdma-vm`, which sets `WSD_VM_ADDRESS` and `WSD_VM_ADDRESS6`.
 
 mod closing;
-mod mishaps;
+pub(super) mod mishaps;
 mod posted;
 mod racing;
 mod registrations;

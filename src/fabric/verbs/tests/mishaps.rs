@@ -88,7 +88,7 @@ fn an_exposure_finds_the_room_of_registrations_that_nobody_uses() {
 }
 
 /// What the kernel knows at the devices that this thread has made.
-pub(super) fn resources() -> BTreeMap<&'static str, usize> {
+pub(in crate::fabric::verbs) fn resources() -> BTreeMap<&'static str, usize> {
     // PROCESS/task/THREAD; what the kernel notes is the thread.
     let own = std::fs::read_link("/proc/thread-self").unwrap();
     let own = format!(" pid {} ", own.file_name().unwrap().display());
