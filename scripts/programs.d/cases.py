@@ -35,11 +35,18 @@ def noise(length, seed):
 class Case:
     """`bulk`: the bytes that count belong to connections that live long enough to be upgraded.
     `defect`: why it fails now and then over the SAN; until that is cured only the long form has it there.
-    `differs`: what it comes to in a mode, by mode, where that is documented to be another than plain."""
+    `differs`: what it comes to in a mode, by mode, where that is documented to be another than plain.
+    `by_itself`: the short form, too, has connections that go over to the SAN by themselves."""
 
-    def __init__(self, function, about, needs, bulk, defect, differs):
+    def __init__(self, function, about, needs, bulk, defect, differs, by_itself):
         self.run, self.about, self.needs, self.bulk, self.defect = function, about, needs, bulk, defect
-        self.differs = differs or {}
+        self.differs, self.by_itself = differs or {}, by_itself
+
+    def is_for_short(self, mode, by_name, by_mode):
+        """Whether the short form runs it so, asked for by its name or by modes or not."""
+        if mode == "lazy" and not (self.by_itself or by_mode):
+            return False
+        return not self.defect or by_name or mode not in ("san", "lazy")
 
     def missing(self):
         return ", ".join(name for name in self.needs if not find(name))
@@ -49,9 +56,10 @@ def find(name):
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
-def case(about, needs, bulk=True, defect=None, differs=None):
+def case(about, needs, bulk=True, defect=None, differs=None, by_itself=False):
     def enter(function):
-        ALL[function.__name__.replace("_", "-")] = Case(function, about, needs, bulk, defect, differs)
+        made = Case(function, about, needs, bulk, defect, differs, by_itself)
+        ALL[function.__name__.replace("_", "-")] = made
         return function
 
     return enter
@@ -85,7 +93,7 @@ def iperf(run, *options):
     return {"streams": len(end["streams"])}
 
 
-@case("one stream", ["iperf3"])
+@case("one stream", ["iperf3"], by_itself=True)
 def iperf3(run):
     return iperf(run)
 
@@ -223,7 +231,7 @@ def reloaded(code, text):
     return code
 
 
-@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"])
+@case("two workers, sendfile, reloaded under load", ["nginx", "curl", "wrk"], by_itself=True)
 def nginx(run):
     port, server = nginx_server(run)
     seen = fetch(run, port)
@@ -248,7 +256,7 @@ def nginx(run):
     return seen
 
 
-@case("python3 -m http.server", ["curl"])
+@case("python3 -m http.server", ["curl"], by_itself=True)
 def http_server(run):
     port, www = free_port(), documents(run)
     server = run.server(sys.executable, "-m", "http.server", port, "--bind", HOST, "--protocol", "HTTP/1.1",
