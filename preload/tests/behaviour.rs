@@ -354,6 +354,7 @@ programs! {
     inherited
     interrupted
     jump
+    jumpsends
     jumpwaits
     killed
     leaving

@@ -29,8 +29,8 @@ unsafe fn send_file(
     count: size_t,
     kernel: impl Fn() -> ssize_t,
 ) -> ssize_t {
-    // As the kernel's sendfile() has it; sending is one otherwise.
-    let _uncancelled = guard::uncancelled();
+    // No point of cancellation, as the kernel's sendfile() has it; sending is one otherwise.
+    let _inside = guard::enter();
     // Nothing to send for the SAN, the whole for the kernel, whichever it is.
     // SAFETY: no buffer is given.
     let sent = unsafe { transmit(held, to, &[], 0, &kernel) };
