@@ -52,9 +52,14 @@ impl ThreadState {
     /// One that it holds less: this one, if it is known by name.
     fn forget(&self, own: Option<usize>) {
         let left = self.holds.get().saturating_sub(1);
+        if let Some(own) = own.and_then(|at| self.held.get(at)) {
+            own.set((0, NOWHERE));
+        }
         if let Some(last) = self.held.get(left) {
-            if let Some(own) = own.and_then(|at| self.held.get(at)) {
-                own.set(last.get());
+            // Those that are known stand in front; what had no name has left a place, too.
+            let free = self.held.iter().take(left).find(|place| place.get().0 == 0);
+            if let Some(free) = free {
+                free.set(last.get());
             }
             last.set((0, NOWHERE));
         }
@@ -224,7 +229,8 @@ pub(crate) fn waiting<T>(wait: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// While it lives, the thread cannot be cancelled: the program's call is no point of cancellation.
+/// While it lives, the thread, which is in our code, cannot be cancelled in a wait either. A jump out of
+/// our code ends that, too.
 pub(crate) struct Uncancelled {
     before: c_int,
 }
@@ -283,14 +289,18 @@ pub(crate) fn set_forking(on: bool) {
     with(|s| s.forking.set(usize::from(on)));
 }
 
+/// By what a thread knows one thing of several that it holds with the same name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own(usize);
+
 /// Takes hold of something with this name: after a fork the child asks for it by [`holds_of`].
 #[inline]
-pub(crate) fn hold(name: usize, take: impl FnOnce()) {
-    hold_at(name, stack(), take);
+pub(crate) fn hold(name: usize, take: impl FnOnce()) -> Own {
+    hold_at(name, stack(), take)
 }
 
 #[inline]
-fn hold_at(name: usize, here: usize, take: impl FnOnce()) {
+fn hold_at(name: usize, here: usize, take: impl FnOnce()) -> Own {
     with(|s| {
         let at = s.holds.get();
         // First, so that a handler of a signal names its own behind it.
@@ -304,21 +314,30 @@ fn hold_at(name: usize, here: usize, take: impl FnOnce()) {
         if let Some(place) = place {
             place.set((name, here));
         }
-    });
+        Own(place.map_or(NOWHERE, |_| here))
+    })
 }
 
-/// Gives back what has this name.
+/// Gives back what has this name, if a jump has not done so: calls that were jumped out of may be jumped
+/// back into.
 #[inline]
-pub(crate) fn let_go(name: usize, give_back: impl FnOnce()) {
+pub(crate) fn let_go(name: usize, own: Own, give_back: impl FnOnce()) {
     with(|s| {
-        let known = s.held.iter().take(s.holds.get());
-        let own = known.enumerate().filter(|(_, place)| place.get().0 == name);
-        let own = own.last().map(|(at, place)| {
+        let mut known = s.held.iter().take(s.holds.get());
+        let at = match own {
+            Own(NOWHERE) => None,
+            Own(here) => {
+                let Some(at) = known.rposition(|place| place.get() == (name, here)) else {
+                    return;
+                };
+                Some(at)
+            }
+        };
+        if let Some(place) = at.and_then(|at| s.held.get(at)) {
             place.set((name, NOWHERE));
-            at
-        });
+        }
         give_back();
-        s.forget(own);
+        s.forget(at);
     });
 }
 
@@ -401,26 +420,51 @@ mod tests {
     #[test]
     fn what_a_thread_holds_is_known_by_name_until_it_is_too_much() {
         let name = |n: usize| 1000 + n;
-        hold(name(1), || ());
-        hold(name(2), || ());
-        hold(name(1), || ());
+        let take = |n| (name(n), hold(name(n), || ()));
+        let give = |(name, own)| let_go(name, own, || ());
+        let own = [take(1), take(2), take(1)];
         assert_eq!(holds_of(name(1)), Some(2));
-        let_go(name(2), || ());
+        give(own[1]);
         assert_eq!((holds_of(name(1)), holds_of(name(2))), (Some(2), Some(0)));
         std::thread::spawn(move || assert_eq!(holds_of(name(1)), Some(0)))
             .join()
             .unwrap();
-        for n in 0..NAMES {
-            hold(name(n), || ());
-        }
+        let many: Vec<_> = (0..NAMES).map(take).collect();
         assert_eq!(holds_of(name(1)), None);
-        for n in 0..NAMES {
-            let_go(name(n), || ());
-        }
+        many.into_iter().for_each(give);
         assert_eq!(holds_of(name(1)), None, "which ones are left is not known");
-        let_go(name(1), || ());
-        let_go(name(1), || ());
+        give(own[0]);
+        give(own[2]);
         assert_eq!(holds_of(name(1)), Some(0));
+    }
+
+    #[test]
+    fn each_of_too_many_is_given_back_once_in_any_order() {
+        for turn in 0..NAMES + 3 {
+            let (given, name) = (Cell::new(0), |n: usize| 3000 + n % 4);
+            let take = |n| (name(n), hold_at(name(n), (1 << 40) - n, || ()));
+            let mut all: Vec<_> = (0..NAMES + 3).map(take).collect();
+            all.rotate_left(turn);
+            for (name, own) in all {
+                let_go(name, own, || given.set(given.get() + 1));
+            }
+            assert_eq!(given.get(), NAMES + 3);
+            assert!((0..4).all(|n| holds_of(name(n)) == Some(0)));
+        }
+    }
+
+    #[test]
+    fn what_a_jump_gave_back_is_not_given_back_by_a_call_that_comes_back() {
+        let (top, name, given) = (1 << 40, 4000, Cell::new(0));
+        let give = || given.set(given.get() + 1);
+        let outer = hold_at(name, top, || ());
+        let left = hold_at(name, top - 3000, || ());
+        jump(Jump::new(top - 9000, top - 1000), |_| give());
+        assert_eq!((given.get(), holds_of(name)), (1, Some(1)));
+        let_go(name, left, give);
+        assert_eq!((given.get(), holds_of(name)), (1, Some(1)));
+        let_go(name, outer, give);
+        assert_eq!((given.get(), holds_of(name)), (2, Some(0)));
     }
 
     #[test]

@@ -148,6 +148,7 @@ pub(crate) struct Held {
     slot: &'static Slot,
     /// The slot's share, which is not ours.
     descriptor: ManuallyDrop<Arc<Descriptor>>,
+    own: guard::Own,
     /// The thread knows what it holds.
     of_thread: PhantomData<*const ()>,
 }
@@ -168,7 +169,7 @@ impl Deref for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.slot.unpin();
+        self.slot.unpin(self.own);
     }
 }
 
@@ -177,14 +178,14 @@ impl Slot {
         ptr::from_ref(self).expose_provenance()
     }
 
-    fn pin(&self) {
+    fn pin(&self) -> guard::Own {
         guard::hold(self.name(), || {
             self.pins.fetch_add(1, Ordering::SeqCst);
-        });
+        })
     }
 
-    fn unpin(&self) {
-        guard::let_go(self.name(), || {
+    fn unpin(&self, own: guard::Own) {
+        guard::let_go(self.name(), own, || {
             self.pins.fetch_sub(1, Ordering::Release);
         });
     }
@@ -246,10 +247,10 @@ pub(crate) fn get(fd: RawFd) -> Option<Held> {
 
 #[inline(never)]
 fn hold(slot: &'static Slot) -> Option<Held> {
-    slot.pin();
+    let own = slot.pin();
     let word = slot.word.load(Ordering::SeqCst);
     if !is_descriptor(word) {
-        slot.unpin();
+        slot.unpin(own);
         return None;
     }
     // SAFETY: a word that is no mark came from `Arc::into_raw`; it was in the slot after the pin was
@@ -258,6 +259,7 @@ fn hold(slot: &'static Slot) -> Option<Held> {
     Some(Held {
         slot,
         descriptor,
+        own,
         of_thread: PhantomData,
     })
 }

@@ -381,6 +381,7 @@ programs! {
     unread
     upgrades
     urgent
+    userthreads
     vectors
     waiting
 }

@@ -3,9 +3,11 @@
 //! Owns finding out where a jump goes. The place on the stack is in the buffer that setjmp() has
 //! filled, hidden by a key of the process; the key is what a buffer filled here has, where the place
 //! is known. On a libc that does it in another way nothing is found out, and what was left is only
-//! noticed later.
+//! noticed later. A jump to a stack of the program's own making leaves nothing: threads of the
+//! program's own change places so, and each may come back to its calls.
 
 use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
 use core::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -110,6 +112,17 @@ unsafe fn goal(buffer: *const c_void) -> Option<usize> {
     (key != 0).then(|| hidden.rotate_right(rotated) ^ key)
 }
 
+/// Whether the thread is in a handler with a stack of its own, and a jump there leaves that stack.
+fn out_of_a_handler(goal: usize) -> bool {
+    let mut own = MaybeUninit::<libc::stack_t>::zeroed();
+    // SAFETY: sets nothing, and fills the place.
+    let told = unsafe { libc::sigaltstack(ptr::null(), own.as_mut_ptr()) };
+    // SAFETY: all zeros are one, too.
+    let own = unsafe { own.assume_init() };
+    let room = own.ss_sp.addr()..=own.ss_sp.addr().saturating_add(own.ss_size);
+    told == 0 && own.ss_flags & libc::SS_ONSTACK != 0 && !room.contains(&goal)
+}
+
 /// Gives up what the thread has in the calls that it is about to leave.
 #[inline(never)]
 fn leave(buffer: *const c_void) {
@@ -120,6 +133,9 @@ fn leave(buffer: *const c_void) {
     // SAFETY: the program's buffer.
     if let Some(goal) = unsafe { goal(buffer) } {
         let jump = Jump::new(ptr::from_ref(&here).addr(), goal);
+        if !jump.goes_up() && !out_of_a_handler(goal) {
+            return;
+        }
         // SAFETY: the calls of a thread hold their companions, and give them up only below.
         unsafe { jump.tell() };
         table::jump(jump);
@@ -160,6 +176,11 @@ export! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_in_no_handler_jumps_out_of_none() {
+        assert!(!out_of_a_handler(0x1000));
+    }
 
     #[test]
     fn where_a_jump_goes_is_read_from_its_buffer() {

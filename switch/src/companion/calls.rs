@@ -85,12 +85,18 @@ impl Jump {
         Jump { from, to }
     }
 
+    /// Whether its goal is above it on the same stack: the calls between cannot go on.
+    pub fn goes_up(self) -> bool {
+        let Jump { from, to } = self;
+        from < to && to - from <= STACK
+    }
+
     /// Whether it leaves what the thread began with its stack at `then`.
     pub fn leaves(self, then: usize) -> bool {
         let Jump { from, to } = self;
         let by_the_handler = then >= from && then - from < STACK;
         let before = then < to && to - then <= STACK;
-        if from < to && to - from <= STACK {
+        if self.goes_up() {
             by_the_handler && before
         } else {
             by_the_handler || before
@@ -248,10 +254,12 @@ mod tests {
         let jump = Jump::new(stack - 9000, stack);
         assert!(jump.leaves(stack - 1) && jump.leaves(stack - 9000));
         assert!(!jump.leaves(stack) && !jump.leaves(stack - 9001));
+        assert!(jump.goes_up());
         for handler in [stack + 2 * STACK, stack - 2 * STACK] {
             let out = Jump::new(handler, stack);
             assert!(out.leaves(handler + 100) && out.leaves(stack - 100));
             assert!(!out.leaves(stack) && !out.leaves(stack + 100));
+            assert!(!out.goes_up());
         }
         let inside = Jump::new(handler, handler + 500);
         assert!(inside.leaves(handler + 100));
