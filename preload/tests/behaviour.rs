@@ -342,6 +342,7 @@ programs! {
     elsewhere
     epoll_modes
     epoll_turns
+    faults
     files
     firstcalls
     flags

@@ -104,7 +104,13 @@ pub(super) unsafe fn receive(
             let before = errno();
             let inside = guard::enter_to_wait();
             let outcome = if total(buffers) == 0 {
-                arrival(held, fd, flags)
+                arrival(held, fd, flags).map(|_| 0)
+            } else if flags & libc::MSG_TRUNC == 0 && is_nowhere(buffers) {
+                // What has come stays there; the end and what is wrong is told first.
+                match arrival(held, fd, flags) {
+                    Ok(1..) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+                    other => other,
+                }
             } else {
                 // SAFETY: the caller's promise.
                 unsafe { held.receive(fd, buffers, flags) }
@@ -128,12 +134,23 @@ pub(super) unsafe fn receive(
     }
 }
 
-/// Receiving no byte waits for one all the same.
+/// The first addresses are nobody's: a null pointer, or a member behind one.
+const NOBODYS: usize = 4096;
+
+/// Whether a buffer is where there is certainly no memory. Others that are wrong are not found out:
+/// asking the kernel would cost a system call.
+fn is_nowhere(buffers: &[iovec]) -> bool {
+    buffers
+        .iter()
+        .any(|b| b.iov_len > 0 && b.iov_base.addr() < NOBODYS)
+}
+
+/// Receiving no byte waits for one all the same; whether there is one.
 fn arrival(held: &Held, fd: c_int, flags: c_int) -> io::Result<usize> {
     let mut byte = 0_u8;
     let place = one((&raw mut byte).cast(), 1);
     // SAFETY: the byte is of this frame.
-    unsafe { held.receive(fd, &place, flags & !libc::MSG_TRUNC | libc::MSG_PEEK) }.map(|_| 0)
+    unsafe { held.receive(fd, &place, flags & !libc::MSG_TRUNC | libc::MSG_PEEK) }
 }
 
 /// The list of buffers for who may change the list.
@@ -204,8 +221,14 @@ pub(super) unsafe fn transmit(
     }
     guard::point();
     let inside = guard::enter_to_wait();
-    // SAFETY: the caller's promise.
-    let outcome = unsafe { held.send(fd, buffers, flags) };
+    let outcome = if is_nowhere(buffers) {
+        // SAFETY: there is no buffer.
+        let able = unsafe { held.send(fd, &[], flags) };
+        able.and_then(|_| Err(io::Error::from_raw_os_error(libc::EFAULT)))
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { held.send(fd, buffers, flags) }
+    };
     drop(inside);
     if outcome.is_err() && is_stale(held, fd) {
         return kernel();
