@@ -349,6 +349,7 @@ programs! {
     forkers
     forking
     forkinglate
+    fortified
     genuine
     halfclosed
     info
