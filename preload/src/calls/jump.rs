@@ -123,6 +123,12 @@ fn out_of_a_handler(goal: usize) -> bool {
     told == 0 && own.ss_flags & libc::SS_ONSTACK != 0 && !room.contains(&goal)
 }
 
+/// The jump from one place on the stack to another, if it leaves calls that will not go on.
+fn leaving(from: usize, to: usize) -> Option<Jump> {
+    let jump = Jump::new(from, to);
+    (jump.goes_up() || out_of_a_handler(to)).then_some(jump)
+}
+
 /// Gives up what the thread has in the calls that it is about to leave.
 #[inline(never)]
 fn leave(buffer: *const c_void) {
@@ -132,10 +138,9 @@ fn leave(buffer: *const c_void) {
     let here = 0_u8;
     // SAFETY: the program's buffer.
     if let Some(goal) = unsafe { goal(buffer) } {
-        let jump = Jump::new(ptr::from_ref(&here).addr(), goal);
-        if !jump.goes_up() && !out_of_a_handler(goal) {
+        let Some(jump) = leaving(ptr::from_ref(&here).addr(), goal) else {
             return;
-        }
+        };
         // SAFETY: the calls of a thread hold their companions, and give them up only below.
         unsafe { jump.tell() };
         table::jump(jump);
@@ -178,8 +183,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_in_no_handler_jumps_out_of_none() {
-        assert!(!out_of_a_handler(0x1000));
+    fn a_jump_to_another_stack_leaves_nothing_but_that_of_a_handler() {
+        let (from, far) = (1 << 40, 1 << 30);
+        assert!(leaving(from, from + 9000).is_some());
+        for to in [from - 9000, from - far, from + far] {
+            assert!(leaving(from, to).is_none());
+        }
     }
 
     #[test]
