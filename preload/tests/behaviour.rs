@@ -28,6 +28,7 @@ mod library;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex};
@@ -140,6 +141,7 @@ impl Program {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .process_group(0)
             .env_remove("LD_PRELOAD")
             .envs(warm(with));
         if with != With::Nothing {
@@ -202,7 +204,10 @@ impl Running {
                 break status.to_string();
             }
             if Instant::now() > deadline {
-                self.child.kill().unwrap();
+                // With its children, who hold its output, too.
+                let group = format!("-{}", self.child.id());
+                let killed = Command::new("kill").args(["-9", "--", &group]).status();
+                assert!(killed.unwrap().success());
                 self.child.wait().unwrap();
                 break "it did not end".to_owned();
             }

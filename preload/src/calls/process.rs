@@ -169,25 +169,21 @@ pub(super) fn made_by(flags: u64) -> Makes {
     }
 }
 
+/// Whether a process with these flags is one that fork() makes. Then that makes it: in a child by
+/// clone() libc's locks are as they were, and another thread may have had them; what we do there
+/// allocates.
+pub(super) fn is_fork(flags: u64) -> bool {
+    flags == u64::from(libc::SIGCHLD.cast_unsigned())
+}
+
+/// Before a child that has memory of its own and no preparation: it finds all connections with the
+/// kernel.
+pub(super) fn hand_over_all() {
+    hand_over_those(Reason::Fork, |_, _| true);
+}
+
 /// What a program's child by clone() does.
 type Start = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
-
-/// The first thing in such a child.
-struct First {
-    start: Start,
-    argument: *mut c_void,
-}
-
-/// The child's part, then the program's. The child ends when this returns, without libc's handlers.
-unsafe extern "C-unwind" fn begin(first: *mut c_void) -> c_int {
-    // SAFETY: `cloned` gave its place, and the child has a copy of that memory.
-    let First { start, argument } = unsafe { first.cast::<First>().read() };
-    in_own_child();
-    // SAFETY: the program's function with its argument.
-    let code = unsafe { start(argument) };
-    leave();
-    code
-}
 
 /// libc's clone() with all that it may be given.
 type Clone = unsafe fn(
@@ -223,24 +219,32 @@ unsafe fn cloned(
         // SAFETY: the caller's promise.
         return unsafe { clone(start, stack, flags, argument, parent, tls, child) };
     };
-    if start.is_null() {
+    if !is_fork(flags) {
+        hand_over_all();
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "they were as narrow before"
+        )]
+        let flags = flags as c_int;
+        // SAFETY: the caller's promise.
+        return unsafe { clone(start, stack, flags, argument, parent, tls, child) };
+    }
+    if start.is_null() || stack.is_null() {
         // What libc says to that, too.
         return fail(libc::EINVAL);
     }
-    let mut first = First {
+    // SAFETY: the program's call, as far as it is a fork. The child has a stack: this one.
+    let pid = forked(|| unsafe { real::fork() });
+    if pid == 0 {
         // SAFETY: the program's function is one of this type.
-        start: unsafe { transmute::<*mut c_void, Start>(start) },
-        argument,
-    };
-    let first = (&raw mut first).cast::<c_void>();
-    let begin = begin as *mut c_void;
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "they were as narrow before"
-    )]
-    let flags = flags as c_int;
-    // SAFETY: the caller's promise; `first` outlives the call, and the child has a copy of it.
-    forked(|| unsafe { clone(begin, stack, flags, first, parent, tls, child) })
+        let start = unsafe { transmute::<*mut c_void, Start>(start) };
+        // SAFETY: with its argument.
+        let code = unsafe { start(argument) };
+        leave();
+        // SAFETY: as libc's clone() ends such a child.
+        unsafe { real::_exit(code) };
+    }
+    pid
 }
 
 /// What is to be done before this process is no more without libc's handlers of its end.

@@ -135,13 +135,17 @@ unsafe extern "C-unwind" fn adopted(
     c_int::try_from(made).map_or(made, |fd| crate::hidden::adopt(fd) as isize)
 }
 
-/// Whether a clone is to go by [`routed`]. A child with its own stack, or in our memory, cannot
-/// return through a function of ours: it finds all connections with the kernel instead.
+/// Whether a clone is to go by [`routed`]: one that is a fork. Others cannot return through a function
+/// of ours, or are not prepared as by fork: they find all connections with the kernel instead.
 fn comes_to_us(made: Makes) -> bool {
-    if made == Makes::Sharer && !guard::our_thread() {
-        process::let_all_stay(Reason::Fork);
+    match made {
+        Makes::Process(flags) if process::is_fork(flags) => return true,
+        _ if guard::our_thread() => {}
+        Makes::Process(_) => process::hand_over_all(),
+        Makes::Sharer => process::let_all_stay(Reason::Fork),
+        Makes::Thread => {}
     }
-    matches!(made, Makes::Process(_))
+    false
 }
 
 /// What SYS_clone makes.
@@ -155,7 +159,7 @@ fn made_by_number(flags: usize, stack: usize) -> Makes {
 /// The least that clone3 takes, and the most of which we know what it is.
 const LENGTHS: std::ops::RangeInclusive<usize> = 64..=88;
 
-/// clone3 takes a row of numbers: its flags first, its stack as the sixth.
+/// clone3 takes a row of numbers: its flags first, its signal as the fifth, its stack as the sixth.
 type Row = [u64; 11];
 
 /// The row of a clone3; none if it is too short, and the kernel says so, or longer than we know.
@@ -174,39 +178,14 @@ fn row_of(row: usize, size: usize) -> Option<Row> {
 /// What SYS_clone3 makes.
 fn made_by_row(row: usize, size: usize) -> Makes {
     match row_of(row, size) {
-        Some(row) if row[5] != 0 => match process::made_by(row[0]) {
-            Makes::Thread => Makes::Thread,
-            _ => Makes::Sharer,
+        Some(row) => match process::made_by(row[0] | row[4]) {
+            // With a stack, or with a number that is asked for.
+            Makes::Process(_) if row[5] != 0 || row[8] != 0 => Makes::Sharer,
+            made => made,
         },
-        Some(row) => process::made_by(row[0]),
         None if row == 0 || size < *LENGTHS.start() => Makes::Thread,
         None => Makes::Sharer,
     }
-}
-
-/// The system call with the flags of one that makes a process with memory of its own.
-unsafe fn clone_by_number(number: c_long, given: [usize; 6]) -> c_int {
-    let [flags, stack, rest @ ..] = given;
-    let mut row = (number == libc::SYS_clone3)
-        .then(|| row_of(flags, stack))
-        .flatten();
-    let asked = row.map_or(flags as u64, |row| row[0]);
-    let Makes::Process(own) = process::made_by(asked) else {
-        return fail(libc::EINVAL);
-    };
-    let first = match &mut row {
-        Some(row) => {
-            row[0] = own;
-            row.as_ptr().expose_provenance()
-        }
-        None => usize::try_from(own).unwrap_or(flags),
-    };
-    let [c, d, e, f] = rest;
-    process::forked(|| {
-        // SAFETY: the caller's arguments; the row, where there is one, is as long as theirs.
-        let made = unsafe { real::syscall(number, first, stack, c, d, e, f) };
-        c_int::try_from(made).unwrap_or(-1)
-    })
 }
 
 /// The descriptor in an argument: the kernel takes the lower half of the register.
@@ -322,7 +301,7 @@ unsafe extern "C-unwind" fn routed(
                 process::_exit(fd);
                 0
             }
-            libc::SYS_clone | libc::SYS_clone3 => int(clone_by_number(number, [a, b, c, d, e, f])),
+            libc::SYS_clone | libc::SYS_clone3 => int(process::forked(|| real::fork())),
             libc::SYS_io_uring_setup => int(ring(
                 || fail(libc::ENOSYS),
                 || c_int::try_from(real::syscall(number, a, b, c, d, e, f)).unwrap_or(-1),
@@ -561,11 +540,14 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_returns_through_us_has_its_own_memory() {
+    fn a_child_that_returns_through_us_is_one_by_fork() {
         let bits = |flags: c_int| usize::try_from(flags).unwrap();
         let (chld, vm) = (bits(libc::SIGCHLD), bits(libc::CLONE_VM));
         let vfork = vm | bits(libc::CLONE_VFORK);
         let fork = Makes::Process(chld as u64);
+        assert!(comes_to_us(fork));
+        let space = bits(libc::CLONE_NEWUTS);
+        assert!(!comes_to_us(made_by_number(chld | space, 0)));
         assert_eq!(made_by_number(chld, 0), fork);
         assert_eq!(made_by_number(chld | vfork, 0), fork);
         assert_eq!(made_by_number(chld, 0x1000), Makes::Sharer);
@@ -576,9 +558,9 @@ mod tests {
         assert_eq!(made_by_number(thread, 0x1000), Makes::Thread);
 
         let mut row = [0_u64; 12];
-        row[0] = vfork as u64;
+        (row[0], row[4]) = (vfork as u64, chld as u64);
         let at = row.as_ptr().expose_provenance();
-        assert_eq!(made_by_row(at, 88), Makes::Process(0));
+        assert_eq!(made_by_row(at, 88), fork);
         assert_eq!(made_by_row(at, 96), Makes::Sharer);
         // The kernel refuses these.
         assert_eq!(made_by_row(at, 8), Makes::Thread);
