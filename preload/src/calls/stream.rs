@@ -103,9 +103,13 @@ pub(super) unsafe fn receive(
             guard::point();
             let before = errno();
             let inside = guard::enter_to_wait();
+            let room = match flags & libc::MSG_TRUNC {
+                0 => somewhere(buffers),
+                _ => buffers,
+            };
             let outcome = if total(buffers) == 0 {
                 arrival(held, fd, flags).map(|_| 0)
-            } else if flags & libc::MSG_TRUNC == 0 && is_nowhere(buffers) {
+            } else if total(room) == 0 {
                 // What has come stays there; the end and what is wrong is told first.
                 match arrival(held, fd, flags) {
                     Ok(1..) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
@@ -113,7 +117,7 @@ pub(super) unsafe fn receive(
                 }
             } else {
                 // SAFETY: the caller's promise.
-                unsafe { held.receive(fd, buffers, flags) }
+                unsafe { held.receive(fd, room, flags) }
             };
             drop(inside);
             let over = !matches!(outcome, Ok(1..)) && total(buffers) != 0;
@@ -137,12 +141,14 @@ pub(super) unsafe fn receive(
 /// The first addresses are nobody's: a null pointer, or a member behind one.
 const NOBODYS: usize = 4096;
 
-/// Whether a buffer is where there is certainly no memory. Others that are wrong are not found out:
-/// asking the kernel would cost a system call.
-fn is_nowhere(buffers: &[iovec]) -> bool {
+/// The buffers in front of one that is where there is certainly no memory. Others that are wrong are
+/// not found out: asking the kernel would cost a system call.
+fn somewhere(buffers: &[iovec]) -> &[iovec] {
+    let is_nowhere = |b: &iovec| b.iov_len > 0 && b.iov_base.addr() < NOBODYS;
+    let end = buffers.iter().position(is_nowhere);
     buffers
-        .iter()
-        .any(|b| b.iov_len > 0 && b.iov_base.addr() < NOBODYS)
+        .get(..end.unwrap_or(buffers.len()))
+        .unwrap_or_default()
 }
 
 /// Receiving no byte waits for one all the same; whether there is one.
@@ -221,7 +227,7 @@ pub(super) unsafe fn transmit(
     }
     guard::point();
     let inside = guard::enter_to_wait();
-    let outcome = if is_nowhere(buffers) {
+    let outcome = if somewhere(buffers).len() < buffers.len() {
         // SAFETY: there is no buffer.
         let able = unsafe { held.send(fd, &[], flags) };
         able.and_then(|_| Err(io::Error::from_raw_os_error(libc::EFAULT)))

@@ -29,6 +29,9 @@ int main(void) {
     said("recvmsg", recvmsg(p.server, &m, 0));
     said("recv", recv(p.server, b, sizeof b, 0));
     puts(b);
+    put(p.client, "xy");
+    sleep_ms(50);
+    said("readv of less than the first", readv(p.server, v, 2));
     put(p.client, "def");
     sleep_ms(50);
     said("recv MSG_TRUNC", recv(p.server, none, 2, MSG_TRUNC));
