@@ -163,9 +163,11 @@ pub(super) fn made_by(flags: u64) -> Makes {
         Makes::Thread
     } else if shares || asks(one_of_ours) {
         Makes::Sharer
-    } else {
+    } else if by_vfork {
         let as_vfork = libc::CLONE_VM | libc::CLONE_VFORK;
         Makes::Process(flags & !u64::from(as_vfork.cast_unsigned()))
+    } else {
+        Makes::Process(flags)
     }
 }
 

@@ -546,6 +546,10 @@ mod tests {
         let vfork = vm | bits(libc::CLONE_VFORK);
         let fork = Makes::Process(chld as u64);
         assert!(comes_to_us(fork));
+        // Its parent waits for it, and it has memory of its own anyway.
+        let waited = made_by_number(chld | bits(libc::CLONE_VFORK), 0);
+        assert_ne!(waited, fork);
+        assert!(!comes_to_us(waited));
         let space = bits(libc::CLONE_NEWUTS);
         assert!(!comes_to_us(made_by_number(chld | space, 0)));
         assert_eq!(made_by_number(chld, 0), fork);
