@@ -1,25 +1,14 @@
 /* siglongjmp() out of a handler, out of every call that sends, of which the peer reads nothing. The
  * thread may be cancelled afterwards as before, and the peer gets the end. */
 #include "pair.h"
-#include <setjmp.h>
+#include "jumps.h"
 #include <sys/sendfile.h>
 
 static struct pair p;
 static int file, ends[2];
-static sigjmp_buf place;
 
 enum way { SEND, SENDMSG, SENDFILE, SPLICE, WAYS };
 static const char *const NAMES[] = {"send", "sendmsg", "sendfile", "splice"};
-
-static void handler(int number) {
-    (void)number;
-    siglongjmp(place, 1);
-}
-
-static void alarm_ms(long ms) {
-    struct itimerval t = {{0, 0}, {ms / 1000, ms % 1000 * 1000}};
-    CHECK(setitimer(ITIMER_REAL, &t, NULL) == 0);
-}
 
 /* Until nobody takes more. */
 static void send_by(enum way way) {

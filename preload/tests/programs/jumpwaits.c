@@ -2,20 +2,8 @@
  * path and after it. The same sockets and sets work afterwards, also when another process is to
  * share them, and by stdio. */
 #include "waits.h"
-#include <setjmp.h>
+#include "jumps.h"
 #include <sys/ioctl.h>
-
-static sigjmp_buf place;
-
-static void handler(int number) {
-    (void)number;
-    siglongjmp(place, 1);
-}
-
-static void alarm_ms(long ms) {
-    struct itimerval t = {{0, 0}, {ms / 1000, ms % 1000 * 1000}};
-    CHECK(setitimer(ITIMER_REAL, &t, NULL) == 0);
-}
 
 static void connects(void) {
     static int fd;
